@@ -1,0 +1,72 @@
+"""PaddleSlim-NG: makes Paddle static-graph networks smaller and faster, and proves what came out.
+
+``import paddleslim_ng as slim`` loads Paddle and numpy only. Submodules and the names below are loaded at first use,
+and whatever is heavier than that inside the functions that need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING
+
+from paddleslim_ng.errors import SlimError
+from paddleslim_ng.version import __version__
+
+if TYPE_CHECKING:
+    from paddleslim_ng import analysis, core, data, errors, models, prune, runtime
+    from paddleslim_ng.core import Executor, GraphWrapper
+
+__all__ = [
+    'Executor',
+    'GraphWrapper',
+    'SlimError',
+    '__version__',
+    'analysis',
+    'core',
+    'data',
+    'errors',
+    'models',
+    'prune',
+    'runtime',
+]
+
+_OLDEST_PADDLE = (2, 6)
+_SUBMODULES = frozenset({'analysis', 'core', 'data', 'errors', 'models', 'prune', 'runtime'})
+_CORE_NAMES = frozenset({'Executor', 'GraphWrapper'})
+
+
+def _require_paddle() -> None:
+    """Raise ImportError, with the remedy, unless a Paddle that this package supports can be imported."""
+    oldest = '.'.join(map(str, _OLDEST_PADDLE))
+    try:
+        import paddle
+    except ModuleNotFoundError as error:
+        if error.name != 'paddle':
+            raise
+        raise ImportError(
+            f'paddleslim_ng needs PaddlePaddle {oldest} or later, and there is none in this environment. Install the '
+            "CPU build with `pip install 'paddleslim-ng[paddle]'`, or the build that fits your device."
+        ) from error
+    found = str(paddle.__version__)
+    numbers = tuple(int(part) for part in re.findall(r'\d+', found)[:2])
+    # Builds from Paddle's development branch call themselves 0.0.0.
+    if numbers < _OLDEST_PADDLE and numbers != (0, 0):
+        raise ImportError(f'paddleslim_ng needs PaddlePaddle {oldest} or later, but this environment has {found}.')
+
+
+_require_paddle()
+
+
+def __getattr__(name: str) -> object:
+    """Load a submodule, or a name of ``core``, at first use."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f'{__name__}.{name}')
+    if name in _CORE_NAMES:
+        return getattr(importlib.import_module(f'{__name__}.core'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(set(globals()) | set(__all__))

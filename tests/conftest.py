@@ -1,0 +1,48 @@
+"""What every test stands on: static mode, and programs, scopes and names of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import paddle
+import pytest
+from hypothesis import settings
+
+settings.register_profile('suite', deadline=None, derandomize=True, print_blob=True)
+settings.load_profile('suite')
+
+
+class Fresh(NamedTuple):
+    """An empty program under construction, with its startup program, scope, and Paddle's executor."""
+
+    main: Any
+    startup: Any
+    scope: Any
+    exe: Any
+
+
+@pytest.fixture(autouse=True)
+def static_mode() -> None:
+    """Tests may leave static mode; the next one starts in it again."""
+    paddle.enable_static()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Fresh]:
+    """Build into empty programs, with names counted from zero and an empty scope as the global one."""
+    main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    exe = paddle.static.Executor(paddle.CPUPlace())
+    with (
+        paddle.utils.unique_name.guard(),
+        paddle.static.scope_guard(scope),
+        paddle.static.program_guard(main, startup),
+    ):
+        yield Fresh(main, startup, scope, exe)
+
+
+@pytest.fixture(scope='session')
+def ir() -> str:
+    """The IR that static programs are built in: ``'pir'`` or ``'legacy'``."""
+    paddle.enable_static()
+    return 'pir' if paddle.framework.in_pir_mode() else 'legacy'
