@@ -1,0 +1,227 @@
+"""The only module that reaches into Paddle's internals (``paddle.base`` and the compiled IR bindings).
+
+Everything here is a thin, typed doorway. Should a future Paddle move one of these names, :func:`self_test` says which.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import paddle
+from paddle.base import core as _core
+from paddle.base import framework as _framework
+from paddle.base import unique_name as _unique_name
+
+from paddleslim_ng.errors import GraphError
+
+__all__ = [
+    'BACKWARD_ROLE',
+    'OPTIMIZE_ROLE',
+    'LegacyProgram',
+    'clone_pir_op',
+    'create_shaped_type',
+    'dtype_name',
+    'feed_instead',
+    'full_constant',
+    'full_int_array',
+    'global_scope',
+    'has_pir',
+    'in_pir_mode',
+    'inplace_operands',
+    'insertion_after',
+    'insertion_before',
+    'is_legacy_program',
+    'is_pir_program',
+    'is_pir_value',
+    'new_ir_mapping',
+    'new_scope',
+    'pir_call',
+    'self_test',
+    'unique_names',
+    'used_external_values',
+]
+
+BACKWARD_ROLE = 1
+OPTIMIZE_ROLE = 2
+
+_pir: Any = getattr(_core, 'pir', None)
+LegacyProgram: Any = _framework.Program
+_PIR_NAMES = (
+    'Value',
+    'Program',
+    'IrMapping',
+    'CloneOptions',
+    'create_shaped_type',
+    'get_used_external_value',
+    'get_op_inplace_info',
+    'set_insertion_point',
+    'set_insertion_point_after',
+    'reset_insertion_point_to_end',
+)
+_OPERATION_NAMES = ('str_attr', 'set_str_attr', 'has_attr', 'attrs', 'copy_attrs_from', 'operands_source', 'results')
+
+
+def has_pir() -> bool:
+    """Tell whether this Paddle can build PIR programs (3.0 and later)."""
+    return _pir is not None and not paddle.__version__.startswith('2.')
+
+
+def in_pir_mode() -> bool:
+    """Tell whether ``paddle.static.Program()`` makes a PIR program at this moment."""
+    return has_pir() and bool(_framework.in_pir_mode())
+
+
+def is_pir_program(program: object) -> bool:
+    """Tell whether ``program`` is a PIR program."""
+    return _pir is not None and isinstance(program, _pir.Program)
+
+
+def is_legacy_program(program: object) -> bool:
+    """Tell whether ``program`` is a ProgramDesc program."""
+    return isinstance(program, LegacyProgram)
+
+
+def is_pir_value(value: object) -> bool:
+    """Tell whether ``value`` is a PIR value."""
+    return _pir is not None and isinstance(value, _pir.Value)
+
+
+def new_ir_mapping() -> Any:
+    """Return an empty map from the values of one PIR program to those of another."""
+    return _pir.IrMapping()
+
+
+def clone_pir_op(op: Any, mapping: Any) -> Any:
+    """Clone ``op`` with its regions at the current insertion point, its operands taken through ``mapping``."""
+    return op.clone(mapping, _pir.CloneOptions(True, True, False))
+
+
+def create_shaped_type(value: Any, shape: tuple[int, ...]) -> Any:
+    """Return ``value``'s type with another shape."""
+    return _pir.create_shaped_type(value.type(), list(shape))
+
+
+def used_external_values(op: Any) -> list[Any]:
+    """Return the outer values that the regions of a PIR control-flow operator read: operands first, then captured."""
+    return list(_pir.get_used_external_value(op))
+
+
+def inplace_operands(op: Any) -> list[int]:
+    """Return the indices of the operands that a PIR operator overwrites."""
+    if not op.name().startswith('pd_op.') or not op.name().endswith('_'):
+        return []
+    return [int(index) for index in _pir.get_op_inplace_info(op).values()]
+
+
+_DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16', 'fp32': 'float32', 'fp64': 'float64', 'undefined': ''}
+
+
+def dtype_name(dtype: Any) -> str:
+    """Spell an element type as numpy does (``'float32'``), given Paddle's object or its number in legacy programs."""
+    if isinstance(dtype, int) and not isinstance(dtype, bool) and type(dtype) is int:
+        if dtype < 0:
+            return ''
+        dtype = _core.VarDesc.VarType(dtype)
+    name = str(dtype).rsplit('.', 1)[-1].lower()
+    return _DTYPES.get(name, name)
+
+
+@contextmanager
+def insertion_before(op: Any) -> Iterator[None]:
+    """New PIR operators go immediately before ``op``."""
+    with paddle.static.program_guard(op.get_parent_block().program):
+        _pir.set_insertion_point(op)
+        try:
+            yield
+        finally:
+            _pir.reset_insertion_point_to_end()
+
+
+@contextmanager
+def insertion_after(op: Any) -> Iterator[None]:
+    """New PIR operators go immediately after ``op``."""
+    with paddle.static.program_guard(op.get_parent_block().program):
+        _pir.set_insertion_point_after(op)
+        try:
+            yield
+        finally:
+            _pir.reset_insertion_point_to_end()
+
+
+def pir_call(name: str, *arguments: Any) -> Any:
+    """Build the PIR operator ``name`` at the current insertion point and return its result or results."""
+    return getattr(paddle._pir_ops, name)(*arguments)
+
+
+def full_int_array(values: list[int]) -> Any:
+    """Insert a constant int64 vector and return its value."""
+    return pir_call('full_int_array', values, _core.DataType.INT64, _core.CPUPlace())
+
+
+def full_constant(shape: list[int], value: float, dtype: Any) -> Any:
+    """Insert a constant tensor of the given shape on the CPU and return its value."""
+    return pir_call('full', shape, value, dtype, _core.CPUPlace())
+
+
+def literal_attributes(values: Any, dtype: Any) -> dict[str, Any]:
+    """Return the attributes of a legacy ``assign_value`` operator that makes an array of int64."""
+    flat = [int(v) for v in values.reshape(-1)]
+    known = {item.name for item in _framework.OpProtoHolder.instance().get_op_proto('assign_value').attrs}
+    return {'dtype': dtype, 'shape': list(values.shape), 'values' if 'values' in known else 'int64_values': flat}
+
+
+def plain_number(value: Any) -> Any:
+    """Return the number in one of Paddle's scalars, which some legacy operators hold in attributes; else the value."""
+    return value.value() if type(value).__name__ == 'Scalar' and hasattr(value, 'value') else value
+
+
+def unused_name(block: Any, stem: str) -> str:
+    """Return a name for a new variable of a legacy block."""
+    number = 0
+    while block.has_var(f'{stem}_{number}'):
+        number += 1
+    return f'{stem}_{number}'
+
+
+def feed_instead(value: Any, name: str) -> Any:
+    """Put an input called ``name`` in the place of a PIR value, for all its readers, and return the input's value."""
+    with insertion_after(value.get_defining_op()):
+        data = pir_call('data', name, list(value.shape), value.dtype, _core.Place())
+        value.replace_all_uses_with(data)
+    return data
+
+
+def global_scope() -> Any:
+    """Return the scope that Paddle's executors use by default."""
+    return paddle.static.global_scope()
+
+
+@contextmanager
+def unique_names() -> Iterator[None]:
+    """Names generated inside start from zero and do not disturb those outside."""
+    with _unique_name.guard():
+        yield
+
+
+def new_scope() -> Any:
+    """Return an empty scope."""
+    return _core.Scope()
+
+
+@functools.lru_cache(maxsize=1)
+def self_test() -> None:
+    """Check that the internals this module relies on exist; done once, when the first program is wrapped.
+
+    Raises:
+        GraphError: naming each missing one, with the Paddle version.
+    """
+    missing = [name for name in _PIR_NAMES if has_pir() and not hasattr(_pir, name)]
+    missing += [name for name in _OPERATION_NAMES if has_pir() and not hasattr(_pir.Operation, name)]
+    missing += [name for name in ('Scope', 'CPUPlace', 'VarDesc') if not hasattr(_core, name)]
+    if missing:
+        raise GraphError(
+            f'paddle {paddle.__version__} lacks {missing} in its IR bindings; use a tested version (2.6.2 or 3.3.1)'
+        )

@@ -1,0 +1,69 @@
+"""Parameters in a scope: reading, writing, changing shape, and what is said of missing ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+import paddleslim_ng as slim
+from paddleslim_ng.core import has_array, load_array, shape_of, store_array
+from paddleslim_ng.errors import GraphError
+from tests.core.support import batch, small
+
+
+@pytest.fixture
+def filled() -> Any:
+    net, scope = small(), paddle.static.Scope()
+    slim.Executor().run(net.startup, scope=scope)
+    return net, scope
+
+
+def test_read_and_write(filled: Any) -> None:
+    net, scope = filled
+    assert has_array(scope, 'w')
+    assert shape_of(scope, 'w') == (8, 4, 3, 3)
+    w = load_array(scope, 'w')
+    assert w.dtype == np.float32
+    w[:] = 7  # a copy
+    assert not np.array_equal(load_array(scope, 'w'), w)
+    store_array(scope, 'w', w)
+    assert np.array_equal(load_array(scope, 'w'), w)
+    found = slim.Executor().run(net.main, feed=batch(), fetch_list=['w'], scope=scope)[0]
+    assert np.array_equal(found, w)
+
+
+def test_shape_and_kind_may_change(filled: Any) -> None:
+    _, scope = filled
+    for array in (
+        np.ones([5, 4, 3, 3], 'float32'),
+        np.arange(6, dtype='int64')[::2],
+        np.float64(2.5),
+        np.zeros([0, 3]),
+    ):
+        store_array(scope, 'w', np.asarray(array))
+        assert shape_of(scope, 'w') == np.shape(array)
+        assert load_array(scope, 'w').dtype == np.asarray(array).dtype
+        assert np.array_equal(load_array(scope, 'w'), array)
+
+
+def test_missing(filled: Any) -> None:
+    _, scope = filled
+    assert not has_array(scope, 'linear_0.w_1')
+    assert not has_array(paddle.static.Scope(), 'w')
+    for read in (load_array, shape_of):
+        with pytest.raises(GraphError, match=r"no initialized tensor 'linear_0.w_1'") as caught:
+            read(scope, 'linear_0.w_1')
+        assert not hasattr(scope, 'local_var_names') or "did you mean 'linear_0.w_0'" in str(caught.value)
+    scope.var('empty')
+    assert not has_array(scope, 'empty')
+    with pytest.raises(GraphError, match='run the startup program'):
+        load_array(scope, 'empty')
+
+
+def test_new_ones_are_made() -> None:
+    scope = paddle.static.Scope()
+    store_array(scope, 'fresh', np.ones([2, 2], 'float32'), paddle.CPUPlace())
+    assert load_array(scope, 'fresh').tolist() == [[1, 1], [1, 1]]
