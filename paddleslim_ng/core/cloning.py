@@ -36,6 +36,8 @@ def clone_program(program: Any, for_test: bool = False) -> Any:
     naming.ensure_names(program)
     copy = program.clone()
     copy.random_seed = program.random_seed
+    # A Value dies with its program; callers fetch Values of the original from the copy (``train, *_ = prune(train)``).
+    copy.slim_original = program
     if hasattr(program, 'lr_scheduler') and not for_test:
         # Paddle's executor reads the schedule from the program, and Paddle's clone forgets it.
         copy.lr_scheduler = program.lr_scheduler
@@ -57,7 +59,8 @@ def _clone_legacy(program: Any, for_test: bool) -> Any:
     if for_test:
         block = copy.global_block()
         for index in reversed(range(len(block.ops))):
-            if block.ops[index].type in OPTIMIZER_OPS:  # Paddle keeps average_accumulates
+            # Paddle keeps average_accumulates; the executor makes feed and fetch operators of its own.
+            if block.ops[index].type in OPTIMIZER_OPS or block.ops[index].type in ('feed', 'fetch'):
                 block._remove_op(index)
     return copy
 

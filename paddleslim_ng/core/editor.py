@@ -130,7 +130,13 @@ class Editor(ABC):
 
     @abstractmethod
     def pick_before(
-        self, op: OpWrapper, slot: str, axis: int, positions: Sequence[int], gradients: Sequence[OpWrapper] = ()
+        self,
+        op: OpWrapper,
+        slot: str,
+        axis: int,
+        size: int,
+        positions: Sequence[int],
+        gradients: Sequence[OpWrapper] = (),
     ) -> None:
         """Let ``op`` read only some positions along an axis of the variable in ``slot``.
 
@@ -140,7 +146,8 @@ class Editor(ABC):
         Args:
             op: reader.
             slot: an input slot with one variable.
-            axis: axis of that variable, of known size.
+            axis: axis of that variable.
+            size: length of that axis.
             positions: what is picked, in this order, each at most once.
             gradients: gradient operators of ``op``.
 
@@ -149,9 +156,8 @@ class Editor(ABC):
         """
 
     @staticmethod
-    def _check_pick(op: OpWrapper, slot: str, axis: int, positions: Sequence[int]) -> VarWrapper:
+    def _check_pick(op: OpWrapper, slot: str, axis: int, size: int, positions: Sequence[int]) -> VarWrapper:
         var = Editor._only(op, slot)
-        size = var.raw.shape[axis]
         if len(set(positions)) != len(positions) or any(not 0 <= position < size for position in positions):
             raise GraphError(f'cannot pick {list(positions)} of {size} positions along axis {axis} of {var.name()!r}')
         return var
@@ -186,9 +192,10 @@ def single_grad_op(editor: Editor, var: VarWrapper, stops_gradient: bool) -> OpW
     Raises:
         UnsupportedOpError: there is a backward pass, and the operator is not to be told.
     """
-    if stops_gradient or not _backward_depends_on(var):
-        return None
     found = editor.grad_ops(var._producers[0]) if len(var._producers) == 1 else []
+    # Nobody reads the loss of a legacy program: its gradient is a constant.
+    if stops_gradient or not (found or _backward_depends_on(var)):
+        return None
     if len(found) != 1:
         raise UnsupportedOpError(
             f'cannot scale {var.name()!r} in a program with a backward pass: {len(found)} gradient operators belong to '

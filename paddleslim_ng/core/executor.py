@@ -11,6 +11,7 @@ import paddle
 
 from paddleslim_ng.core import naming, paddle_compat
 from paddleslim_ng.core.graph_wrapper import GraphWrapper
+from paddleslim_ng.core.ir_mode import matching_ir
 
 __all__ = ['Executor']
 
@@ -51,7 +52,7 @@ class Executor:
         return_numpy: bool = True,
         **options: Any,
     ) -> list[Any]:
-        """Run ``program`` once.
+        """Run ``program`` once, whichever IR Paddle builds at this moment.
 
         Args:
             program: program of either IR, or a GraphWrapper; the default main program where None.
@@ -72,7 +73,7 @@ class Executor:
         target = program if program is not None else paddle.static.default_main_program()
         target = getattr(target, '_program', target)  # a CompiledProgram holds the program
         fetches = [self._resolve(target, item) for item in fetch_list or ()]
-        with _scope_guard(target, scope):
+        with matching_ir(target), _scope_guard(target, scope):
             result = self._executor.run(
                 program,
                 feed=dict(feed) if isinstance(feed, Mapping) else feed,

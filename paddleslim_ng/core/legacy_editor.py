@@ -16,6 +16,7 @@ from paddleslim_ng.errors import GraphError, UnsupportedOpError
 
 __all__ = ['LegacyEditor']
 
+_HOLDERS = frozenset({'feed', 'fetch'})
 _DTYPE_ATTRS = frozenset({'dtype', 'in_dtype', 'out_dtype'})
 
 
@@ -23,6 +24,7 @@ class LegacyEditor(Editor):
     """Editor of a ProgramDesc program."""
 
     ir = 'legacy'
+    _loaded = False
 
     def index(self, graph: GraphWrapper) -> None:
         block = self.program.global_block()
@@ -31,6 +33,7 @@ class LegacyEditor(Editor):
             var = wrappers[name] = VarWrapper(graph, raw, name)
             var.is_data = bool(getattr(raw, 'is_data', False))
             graph._vars.append(var)
+        self._loaded = not any(hasattr(var.raw, 'trainable') for var in graph._vars)
         for op in block.ops:
             desc = op.desc
             wrapper = OpWrapper(graph, op, desc.type(), {}, {})
@@ -47,7 +50,11 @@ class LegacyEditor(Editor):
                     wrapper._outs[slot if slot[0].isupper() else _spelled(slot)] = group
                     for var in group:
                         var._producers.append(wrapper)
+                        var.is_data |= wrapper._type == 'feed'
             graph._ops.append(wrapper)
+        if self._loaded:
+            for var in graph._vars:
+                var.is_data |= not var._producers and bool(var._consumers) and not var.raw.persistable
 
     def variable_name(self, var: VarWrapper) -> str:
         return str(var.raw.name)
@@ -68,10 +75,13 @@ class LegacyEditor(Editor):
             return ''
 
     def is_parameter(self, var: VarWrapper) -> bool:
-        return hasattr(var.raw, 'trainable')
+        if hasattr(var.raw, 'trainable'):
+            return True
+        # A loaded inference model has plain persistable variables where it had parameters.
+        return self._loaded and self.persistable(var) and bool(var._consumers)
 
     def persistable(self, var: VarWrapper) -> bool:
-        return bool(var.raw.persistable)
+        return bool(var.raw.persistable) and var.raw.name not in _HOLDERS
 
     def parameters(self, graph: GraphWrapper) -> list[VarWrapper]:
         return [var for var in graph._vars if self.is_parameter(var)]
@@ -180,10 +190,16 @@ class LegacyEditor(Editor):
             reader.raw.desc._rename_input(old, new)
 
     def pick_before(
-        self, op: OpWrapper, slot: str, axis: int, positions: Sequence[int], gradients: Sequence[OpWrapper] = ()
+        self,
+        op: OpWrapper,
+        slot: str,
+        axis: int,
+        size: int,
+        positions: Sequence[int],
+        gradients: Sequence[OpWrapper] = (),
     ) -> None:
-        var = self._check_pick(op, slot, axis, positions)
-        old, size = var.name(), int(var.raw.shape[axis])
+        var = self._check_pick(op, slot, axis, size, positions)
+        old = var.name()
         index = self._insert_constant(op, np.asarray(positions, dtype=np.int64))
         picked = self._insert(op, 'index_select', {'X': old, 'Index': index}, old, {'dim': axis})
         for reader in (op, *gradients):

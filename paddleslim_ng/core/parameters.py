@@ -53,7 +53,8 @@ def store_array(scope: Any, name: str, array: npt.NDArray[Any], place: Any = Non
         array: new content.
         place: device; the tensor's present place where None, else the CPU.
     """
-    tensor = scope.var(name).get_tensor()
+    variable = scope.find_var(name)  # in a parent scope, too: a new one of that name would only hide it
+    tensor = (scope.var(name) if variable is None else variable).get_tensor()
     tensor.set(np.asarray(array, order='C'), place if place is not None else _place_of(tensor))
 
 

@@ -317,10 +317,16 @@ class PirEditor(Editor):
                 self.remove(maker)
 
     def pick_before(
-        self, op: OpWrapper, slot: str, axis: int, positions: Sequence[int], gradients: Sequence[OpWrapper] = ()
+        self,
+        op: OpWrapper,
+        slot: str,
+        axis: int,
+        size: int,
+        positions: Sequence[int],
+        gradients: Sequence[OpWrapper] = (),
     ) -> None:
-        var = self._check_pick(op, slot, axis, positions)
-        old, size = var.raw, int(var.raw.shape[axis])
+        var = self._check_pick(op, slot, axis, size, positions)
+        old = var.raw
         with paddle_compat.insertion_before(op.raw):
             picked = self._index_select(old, positions, axis)
         picked.stop_gradient = old.stop_gradient

@@ -39,6 +39,8 @@ _CLASSES_OF = {
     'softmax_with_cross_entropy': ('Logits', -1),
 }
 _DEFAULT_CLASSES = 2
+# They carry data between a loaded program and the holders of its executor.
+_FERRIES = frozenset({'feed', 'fetch'})
 
 
 def data_inputs(program: Any) -> list[VarWrapper]:
@@ -54,7 +56,7 @@ def data_inputs(program: Any) -> list[VarWrapper]:
 def _is_data(var: VarWrapper) -> bool:
     if var.persistable() or any(op.type() != 'feed' for op in var.inputs()):
         return False
-    return any(not (op.is_bwd_op() or op.is_opt_op()) for op in var.outputs())
+    return any(not (op.is_bwd_op() or op.is_opt_op() or op.type() in _FERRIES) for op in var.outputs())
 
 
 def synthesize_feeds(

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, has_array
+from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, has_array, shape_of
+from paddleslim_ng.core.ir_mode import ir_mode, matching_ir
 from paddleslim_ng.errors import DataError, EquivalenceError, GraphError
 from paddleslim_ng.runtime.atomic import publish
 from paddleslim_ng.runtime.feeds import data_inputs, synthesize_feeds
-from paddleslim_ng.runtime.ir_mode import ir_mode, matching_ir
 
 __all__ = ['InferenceModel', 'SavedModel', 'load_inference_model', 'model_files', 'save_inference_model']
 
@@ -158,6 +158,16 @@ def _check_inputs(graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[Va
     ]
     if absent:
         raise GraphError(f'the scope has no value for {absent}: run the startup program or load the parameters first')
+    unfit = [
+        f'{name} {list(shape_of(scope, name))} instead of {list(var.shape())}'
+        for name, var in needed.items()
+        if var.is_parameter() and shape_of(scope, name) != var.shape()
+    ]
+    if unfit:
+        raise GraphError(
+            f'the scope does not fit the program: {", ".join(unfit[:5])}; where it has been pruned, '
+            'save the pruned program'
+        )
 
 
 def _ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:

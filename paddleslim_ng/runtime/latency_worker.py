@@ -12,6 +12,7 @@ import numpy as np
 
 from paddleslim_ng.errors import DataError
 from paddleslim_ng.runtime.atomic import atomic_write
+from paddleslim_ng.runtime.predictor import cpu_predictor
 
 __all__ = ['main']
 
@@ -34,17 +35,7 @@ def main() -> None:
 
 
 def _predictor(files: list[str], arrays: Mapping[str, Any], job: Mapping[str, Any]) -> Any:
-    from paddle import inference
-
-    config = inference.Config(*files)
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(job['threads'])
-    if job['onednn']:
-        config.enable_mkldnn()
-    elif hasattr(config, 'disable_mkldnn'):
-        config.disable_mkldnn()
-    predictor = inference.create_predictor(config)
+    predictor = cpu_predictor(*files, threads=job['threads'], onednn=job['onednn'])
     for name in predictor.get_input_names():
         if name not in arrays:
             raise DataError(f'the model {files[0]} has an input {name!r} and the feeds have {sorted(arrays)}')

@@ -9,9 +9,9 @@ import numpy as np
 import paddle
 
 from paddleslim_ng.core import Executor, GraphWrapper, clone_program, store_array
+from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.runtime.feeds import data_inputs
-from paddleslim_ng.runtime.ir_mode import matching_ir
 
 __all__ = ['probe_shapes']
 

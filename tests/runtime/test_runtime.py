@@ -13,6 +13,7 @@ import pytest
 import paddleslim_ng as slim
 from paddleslim_ng import runtime
 from paddleslim_ng.core import paddle_compat
+from paddleslim_ng.core.ir_mode import ir_mode
 from paddleslim_ng.errors import ConfigError, DataError, DeployError, EquivalenceError, GraphError
 from paddleslim_ng.runtime import inference_model
 
@@ -111,7 +112,7 @@ def test_missing_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not paddle_compat.has_pir(), reason='this Paddle has one IR')
 def test_the_other_format_loads_and_runs(fresh: Any, tmp_path: Path, ir: str) -> None:
-    with runtime.ir_mode.ir_mode(ir != 'pir'):
+    with ir_mode(ir != 'pir'):
         main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
         with paddle.static.program_guard(main, startup), paddle.static.scope_guard(scope):
             image = paddle.static.data('image', [None, 1, 8, 8])

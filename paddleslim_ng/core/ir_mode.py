@@ -8,8 +8,7 @@ from typing import Any
 
 import paddle
 
-from paddleslim_ng.core import is_pir_program
-from paddleslim_ng.core.paddle_compat import has_pir, in_pir_mode
+from paddleslim_ng.core.paddle_compat import has_pir, in_pir_mode, is_pir_program
 from paddleslim_ng.errors import GraphError
 
 __all__ = ['ir_mode', 'matching_ir']
