@@ -1,0 +1,261 @@
+"""Carrying a decision out: shapes and attributes in the program, slices in the scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paddleslim_ng.core import OpWrapper, VarWrapper, has_array, load_array, shape_of, store_array
+from paddleslim_ng.errors import GraphError
+from paddleslim_ng.prune.channels import Analysis, Cut, Layout
+from paddleslim_ng.prune.optimizer_state import Followers, is_idle, offset, state_of
+from paddleslim_ng.prune.records import Positions, new_record, record_name, recorded_positions
+
+__all__ = ['Footprint', 'ScopeCut', 'catch_up_state', 'cut_graph', 'cut_scope', 'footprint', 'kept_positions']
+
+Footprint = dict[str, list[tuple[int, Positions]]]
+
+
+def kept_positions(analysis: Analysis, cut: Cut) -> dict[VarWrapper, list[tuple[int, npt.NDArray[np.bool_]]]]:
+    """Return, for each parameter that loses positions, the axes and masks of what stays."""
+    result: dict[VarWrapper, list[tuple[int, npt.NDArray[np.bool_]]]] = {}
+    for var, marks in analysis.parameters.items():
+        axes = [(axis, cut.keep(mark.labels)) for axis, mark in sorted(marks.items()) if cut.touches(mark.labels)]
+        if axes:
+            result[var] = axes
+    return result
+
+
+def footprint(analysis: Analysis, cut: Cut) -> Footprint:
+    """Return ``{parameter: [(axis, removed positions), ...]}``: what is zeroed or cut out of the scope."""
+    return {
+        var.name(): [(axis, np.flatnonzero(~mask)) for axis, mask in axes]
+        for var, axes in kept_positions(analysis, cut).items()
+    }
+
+
+class ScopeCut:
+    """New contents of a scope, prepared in full before anything is written, and the old ones.
+
+    Args:
+        scope: the Paddle scope.
+        old: ``{name: present content}``.
+        new: ``{name: new content}``, for the same names.
+        records: ``{name: content}`` of the records of kept positions.
+
+    Attributes:
+        backup: ``{name: old content}``.
+    """
+
+    def __init__(
+        self,
+        scope: Any,
+        old: Mapping[str, npt.NDArray[Any]],
+        new: Mapping[str, npt.NDArray[Any]],
+        records: Mapping[str, Positions] | None = None,
+    ) -> None:
+        self._scope = scope
+        self._new = {**new, **(records or {})}
+        self._old_records = {
+            name: load_array(scope, name) if has_array(scope, name) else None for name in records or ()
+        }
+        self.backup = dict(old)
+
+    def commit(self) -> None:
+        """Write the new contents; put the old ones back if that fails halfway."""
+        try:
+            for name, array in self._new.items():
+                store_array(self._scope, name, array)
+        except BaseException:
+            self.restore()
+            raise
+
+    def restore(self) -> None:
+        """Put the old contents back, and the records of kept positions as they were."""
+        for name, array in self.backup.items():
+            store_array(self._scope, name, array)
+        for name, record in self._old_records.items():
+            if record is not None:
+                store_array(self._scope, name, record)
+            elif self._scope.find_var(name) is not None:
+                self._scope.erase([name])
+
+
+def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero: bool = False) -> ScopeCut:
+    """Prepare the parameters (and their state) of a scope without the removed positions, or with them zeroed.
+
+    Args:
+        analysis: finished analysis.
+        cut: what leaves.
+        scope: the Paddle scope; only read.
+        follow: see :func:`~paddleslim_ng.prune.optimizer_state.followers`.
+        zero: zero the positions instead, in the parameters only.
+
+    Returns:
+        The prepared change.
+
+    Raises:
+        GraphError: the scope lacks a parameter or its state, or a shape is not the program's.
+    """
+    old: dict[str, npt.NDArray[Any]] = {}
+    new: dict[str, npt.NDArray[Any]] = {}
+    records: dict[str, Positions] = {}
+    for var, axes in kept_positions(analysis, cut).items():
+        old[var.name()] = array = _checked(scope, var.name(), var)
+        if zero:
+            new[var.name()] = _zero(array, axes)
+            continue
+        new[var.name()] = _compress(array, axes, 0)
+        for one in state_of(var, follow):
+            name, front = one.name(), offset(one, var)
+            if has_array(scope, name) or not is_idle(one):
+                old[name] = state = _checked(scope, name, var, front)
+                new[name] = _compress(state, axes, front)
+        for axis, mask in axes:
+            records[record_name(var.name(), axis)] = new_record(scope, var.name(), axis, mask)
+    return ScopeCut(scope, old, new, records)
+
+
+def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) -> ScopeCut:
+    """Prepare the optimizer state in a scope whose parameters were cut through a program that has no optimizer.
+
+    Args:
+        analysis: finished analysis of the training program.
+        cut: what leaves.
+        scope: the Paddle scope, parameters cut; only read.
+        follow: see :func:`~paddleslim_ng.prune.optimizer_state.followers`.
+
+    Returns:
+        The prepared change; state that has been cut already, or is not in the scope, is left alone.
+
+    Raises:
+        GraphError: some state is neither as before the cut nor as after it, or it is not known which positions to keep.
+    """
+    old: dict[str, npt.NDArray[Any]] = {}
+    new: dict[str, npt.NDArray[Any]] = {}
+    for var, axes in kept_positions(analysis, cut).items():
+        target = _cut_shape(var, analysis.parameters[var], cut)
+        for one in state_of(var, follow):
+            name, front = one.name(), offset(one, var)
+            shape = shape_of(scope, name) if has_array(scope, name) else target
+            if shape[front:] == target:
+                continue
+            old[name] = state = _checked(scope, name, var, front)
+            new[name] = _compress(state, [_exact(scope, var, axis, mask, state, front) for axis, mask in axes], front)
+    return ScopeCut(scope, old, new)
+
+
+Axes = Sequence[tuple[int, npt.NDArray[np.bool_]]]
+
+
+def _zero(array: npt.NDArray[Any], axes: Axes) -> npt.NDArray[Any]:
+    result = array.copy()
+    for axis, mask in axes:
+        result[(slice(None),) * axis + (~mask,)] = 0
+    return result
+
+
+def _compress(array: npt.NDArray[Any], axes: Axes, front: int) -> npt.NDArray[Any]:
+    for axis, mask in axes:
+        array = np.compress(mask, array, axis=axis + front)
+    return array
+
+
+def _exact(
+    scope: Any, var: VarWrapper, axis: int, mask: npt.NDArray[np.bool_], state: npt.NDArray[Any], front: int
+) -> tuple[int, npt.NDArray[np.bool_]]:
+    """Return the positions that the cut of the parameter kept; any will do for state that is the same everywhere."""
+    positions = recorded_positions(scope, var, axis)
+    if positions is not None:
+        exact = np.zeros_like(mask)
+        exact[positions] = True
+        return axis, exact
+    if not (state == np.take(state, [0], axis=axis + front)).all():
+        raise GraphError(
+            f'optimizer state of {var.name()!r} has not been cut with it, and the scope has no record of the positions '
+            f'kept along axis {axis}; run the startup program anew before loading the parameters, or prune the training '
+            'program first'
+        )
+    return axis, mask
+
+
+def _checked(scope: Any, name: str, var: VarWrapper, front: int = 0) -> npt.NDArray[Any]:
+    if not has_array(scope, name):
+        raise GraphError(
+            f'the scope holds no value for {name!r}, which must be cut along with {var.name()!r}; run the startup '
+            'program or load the checkpoint into this scope first'
+        )
+    array = load_array(scope, name)
+    if array.shape[front:] != var.shape() or array.ndim != front + len(var.shape()):
+        raise GraphError(
+            f'{name!r} has shape {list(array.shape)} in the scope and {list(var.shape())} in the program; '
+            'prune the program that fits the scope, or pass only_graph=True to bring the program to the scope'
+        )
+    return array
+
+
+def cut_graph(analysis: Analysis, cut: Cut, follow: Followers) -> None:
+    """Bring the program's shapes and attributes to the decision."""
+    for var in kept_positions(analysis, cut):
+        shape = _cut_shape(var, analysis.parameters[var], cut)
+        for one in (var, *follow.get(var, ())):
+            one.set_shape((*one.shape()[: offset(one, var)], *shape))
+    for var, layout in analysis.layouts.items():
+        if any(cut.touches(mark.labels) for mark in layout.values()):
+            var.set_shape(_cut_shape(var, layout, cut))
+    # Operators that edits insert infer their types from these shapes.
+    analysis.apply_edits(cut)
+    if analysis.graph.ir == 'legacy':
+        analysis.graph.infer_shape()
+        return
+    for gradient, var in _gradients(analysis):
+        if gradient.shape() != var.shape() and len(gradient.shape()) == len(var.shape()):
+            gradient.set_shape(var.shape())
+
+
+def _cut_shape(var: VarWrapper, layout: Layout, cut: Cut) -> tuple[int, ...]:
+    shape = list(var.shape())
+    for axis, mark in layout.items():
+        if shape[axis] >= 0 and cut.touches(mark.labels):
+            shape[axis] = cut.count(mark.labels)
+    return tuple(shape)
+
+
+def _gradients(analysis: Analysis) -> Iterator[tuple[VarWrapper, VarWrapper]]:
+    """Pair the gradients of a PIR training program with the forward values whose shape they have.
+
+    A gradient operator's ``X@GRAD`` has the shape of its forward operator's ``X``. The forward operator is found
+    through the gradient that comes in; operators that add up or rescale gradients pass the pairing on.
+    """
+    forward: dict[VarWrapper, VarWrapper] = {}
+    for op in analysis.graph.ops():
+        if not op.is_bwd_op():
+            continue
+        if op.type() == 'fill_any_like':
+            forward.update((out, op.inputs('X')[0]) for out in op.outputs('Out') if op.inputs('X'))
+            continue
+        known = [forward[var] for var in op.all_inputs() if var in forward]
+        for slot in op.output_slots():
+            outs = op.outputs(slot)
+            for out, var in zip(outs, _forward_inputs(op, slot, known)):
+                forward[out] = var
+                yield out, var
+
+
+def _forward_inputs(op: OpWrapper, slot: str, known: list[VarWrapper]) -> list[VarWrapper]:
+    own = op.inputs(slot[:-5]) if slot.endswith('@GRAD') else []
+    if own:
+        return own
+    if not known:
+        return []
+    if op.type() in ('sum', 'scale', 'cast', 'elementwise_add', 'assign'):
+        return known[:1]
+    producers = known[0].inputs()
+    if not producers:
+        return []
+    if op.type() == 'concat' and producers[0].type() == 'split':
+        return producers[0].inputs('X')
+    return producers[0].inputs(slot[:-5]) if slot.endswith('@GRAD') else []
