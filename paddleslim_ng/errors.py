@@ -43,7 +43,13 @@ class UnsupportedOpError(GraphError):
     """
 
     def __init__(
-        self, message: str, *, op: str = '', variable: str | None = None, axis: int | None = None, path: Sequence[str] = ()
+        self,
+        message: str,
+        *,
+        op: str = '',
+        variable: str | None = None,
+        axis: int | None = None,
+        path: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.op = op
