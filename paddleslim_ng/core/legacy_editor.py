@@ -184,10 +184,10 @@ class LegacyEditor(Editor):
     def feed_constant(
         self, op: OpWrapper, slot: str, values: npt.NDArray[np.int64], gradients: Sequence[OpWrapper] = ()
     ) -> None:
-        old = self._only(op, slot).name()
+        var = self._only(op, slot)
         new = self._insert_constant(op, values)
         for reader in (op, *gradients):
-            reader.raw.desc._rename_input(old, new)
+            reader.raw.desc._rename_input(var.name(), new)
 
     def pick_before(
         self,

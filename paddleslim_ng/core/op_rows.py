@@ -198,6 +198,7 @@ ROWS: Mapping[str, OpRow] = {
     'flip': _row('flip', 'X'),
     'cumsum': _row('cumsum', 'X @axis'),
     'p_norm': _row('p_norm', 'X'),
+    'frobenius_norm': _row('frobenius_norm', 'X @dim'),
     'where': _row('where', 'Condition X Y'),
     'add_n': _row('sum', 'X'),
     'maxout': _row('maxout', 'X'),

@@ -176,8 +176,8 @@ def _exact(
     if not (state == np.take(state, [0], axis=axis + front)).all():
         raise GraphError(
             f'optimizer state of {var.name()!r} has not been cut with it, and the scope has no record of the positions '
-            f'kept along axis {axis}; run the startup program anew before loading the parameters, or prune the training '
-            'program first'
+            f'kept along axis {axis}; run the startup program anew before loading the parameters, or prune the '
+            'training program first'
         )
     return axis, mask
 

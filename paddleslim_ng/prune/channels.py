@@ -121,6 +121,10 @@ class Analysis:
     def set(self, var: VarWrapper, layout: Layout) -> None:
         """Give ``var`` labelled axes; an axis of size one cannot lose its only position and counts as fixed."""
         if any(len(mark.labels) == 1 for mark in layout.values()):
+            makers = var.inputs()
+            for axis, mark in layout.items():
+                if len(mark.labels) == 1 and makers:
+                    self.freeze(mark.labels, makers[0], 'the only position of its axis', var, axis)
             layout = {axis: mark for axis, mark in layout.items() if len(mark.labels) > 1}
         if layout:
             self.layouts[var] = layout

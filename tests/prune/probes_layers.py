@@ -147,7 +147,7 @@ NORMS = [
     Probe('sync_batch_norm', lambda h: nn.SyncBatchNorm(CHANNELS)(h)),
     Probe('instance_norm', lambda h: nn.InstanceNorm2D(CHANNELS)(h)),
     Probe('group_norm', lambda h: nn.GroupNorm(4, CHANNELS)(h)),
-    Probe('group_norm_one', lambda h: nn.GroupNorm(1, CHANNELS)(h), 'groups'),
+    Probe('group_norm_one', lambda h: nn.GroupNorm(1, CHANNELS)(h), 'group_norm'),
     Probe('group_norm_relu', lambda h: F.relu(nn.GroupNorm(2, CHANNELS)(h))),
     Probe('layer_norm_all', lambda h: nn.LayerNorm([CHANNELS, HEIGHT, WIDTH])(h), 'layer_norm'),
     Probe('layer_norm_channels', lambda h: nn.LayerNorm(CHANNELS)(_sequence(h)), 'layer_norm'),

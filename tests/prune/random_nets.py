@@ -234,6 +234,34 @@ def scaled(s: State, a: int, b: int, c: int) -> None:
         s.x = _convolution(s.x, s.channels, 1) * _activate(_convolution(s.x, s.channels, 1), c)
 
 
+def picked(s: State, a: int, b: int, c: int) -> None:
+    """Channels taken by step or by index, turned round, rolled, repeated."""
+    steps: tuple[Callable[[Any], Any], ...] = (
+        lambda x: x[:, b % 2 :: 2],
+        lambda x: paddle.index_select(x, paddle.to_tensor(sorted({b % s.channels, c % s.channels, 1, 0})), axis=1),
+        lambda x: paddle.flip(x, [1]),
+        lambda x: paddle.roll(x, 1 + b % 3, axis=1),
+        lambda x: paddle.repeat_interleave(x, 2, axis=1),
+        lambda x: paddle.tile(x, [1, 2, 1, 1]),
+    )
+    try:
+        s.x = steps[a % len(steps)](s.x)
+    except TypeError:
+        return  # Paddle 3.3.1 cannot build some of these on the legacy IR.
+    s.x = _activate(_convolution(s.x, 4 + 2 * (c % 3)), c)
+
+
+def weighed(s: State, a: int, b: int, c: int) -> None:
+    """Weights from statistics across channels: mean, root mean square, or sum, over channels that may not be zero."""
+    h = _activate(s.x, c)
+    if a % 3 == 0:
+        s.x = s.x * F.hardsigmoid(_convolution(paddle.mean(h, axis=1, keepdim=True), 1))
+    elif a % 3 == 1:
+        s.x = s.x * (paddle.mean(h * h, axis=1, keepdim=True) + 0.5) ** -0.5
+    else:
+        s.x = paddle.concat([s.x, paddle.mean(h, axis=1, keepdim=True)], axis=1)
+
+
 def normalized_last(s: State, a: int, b: int, c: int) -> None:
     """Layer norm over channels that lie last."""
     h = nn.LayerNorm(s.channels)(paddle.transpose(s.x, [0, 2, 3, 1]))
@@ -258,6 +286,8 @@ BLOCKS: Mapping[str, Callable[[State, int, int, int], None]] = {
         rearranged,
         transposed,
         scaled,
+        picked,
+        weighed,
         normalized_last,
     )
 }

@@ -66,9 +66,13 @@ def _unused(program: Any) -> set[str]:
     return {var.name() for var in GraphWrapper(program).vars() if var.persistable() and not var.outputs()}
 
 
-@pytest.mark.parametrize(
-    'probe', [pytest.param(p, id=p.name) for p in PROBES if p.expect == EXACT and p.trains is True]
-)
+def _case(probe: Probe) -> Any:
+    """Gradients of unary functions are Paddle's own affair; one of each kind will do in the short suite."""
+    long = probe.name.startswith('unary_') and probe.name not in ('unary_relu', 'unary_sigmoid', 'unary_sqrt')
+    return pytest.param(probe, id=probe.name, marks=pytest.mark.full if long else ())
+
+
+@pytest.mark.parametrize('probe', [_case(p) for p in PROBES if p.expect == EXACT and p.trains is True])
 def test_two_steps(probe: Probe) -> None:
     _skip_refused(probe)
     program, startup, loss = build(probe, train=True)

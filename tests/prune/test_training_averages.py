@@ -164,3 +164,30 @@ def test_a_scheduled_learning_rate_goes_on_in_the_pruned_program() -> None:
         feed = {'x': np.zeros((1, 3, 6, 6)), 'label': np.zeros((1, 1), 'int64')}
         Executor().run(pruned, feed=feed, fetch_list=[net.loss], scope=net.scope)
     assert float(load_array(net.scope, 'learning_rate_0').reshape(())) == pytest.approx(0.001)
+
+
+def test_weights_that_autocast_casts_are_pruned() -> None:
+    if configuration() != '3.3.1 PIR':
+        pytest.skip('the CPU build of Paddle casts nothing to bfloat16 in legacy programs')
+    main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        x = paddle.static.data('x', [-1, 3, 6, 6])
+        with paddle.amp.auto_cast(level='O1', dtype='bfloat16'):
+            h = paddle.nn.functional.relu(paddle.nn.Conv2D(3, 8, 3, weight_attr=paddle.ParamAttr(name='w1'))(x))
+            h = paddle.nn.Linear(8 * 16, 4, weight_attr=paddle.ParamAttr(name='fc'))(paddle.flatten(h, 1))
+            loss = paddle.mean(h * h)
+        paddle.optimizer.Momentum(0.01, 0.9).minimize(loss)
+    Executor().run(startup, scope=scope)
+    assert any(op.type() == 'cast' for op in GraphWrapper(main).ops())
+    feed = {'x': np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype('float32')}
+    Executor().run(main, feed=feed, fetch_list=[loss], scope=scope)
+    pruner = Pruner()
+    pruned, _, _ = pruner.prune(main, scope, ['w1'], [0.5], verify=True, outputs=[h])
+    assert pruner.report.equivalence is not None
+    assert pruner.report.equivalence.max_relative < 0.02
+    shapes = {name: load_array(scope, name).shape for name in ('w1', 'w1_velocity_0', 'fc', 'fc_velocity_0')}
+    assert shapes == dict.fromkeys(('w1', 'w1_velocity_0'), (4, 3, 3, 3)) | dict.fromkeys(
+        ('fc', 'fc_velocity_0'), (64, 4)
+    )
+    losses = [float(Executor().run(pruned, feed=feed, fetch_list=[loss], scope=scope)[0]) for _ in range(4)]
+    assert losses[-1] < losses[0]

@@ -207,7 +207,7 @@ def broadcast(analysis: Analysis, op: OpWrapper, group: list[VarWrapper], zero: 
 def _offset(op: OpWrapper, var: VarWrapper, rank: int) -> int:
     """Return where the first axis of an operand lies in the result."""
     own = len(var.shape())
-    axis = op.attr('axis') if op._graph.ir == 'legacy' and op.type().startswith('elementwise_') else None
+    axis = op.attr('axis') if op.type().startswith('elementwise_') else None
     if own < rank and axis is not None and int(axis) >= 0:
         return int(axis)
     return rank - own

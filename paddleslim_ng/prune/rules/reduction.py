@@ -18,6 +18,11 @@ def _reduced_axes(op: OpWrapper, rank: int) -> list[int]:
     return sorted(int(a) % rank for a in ([axes] if isinstance(axes, int) else axes))
 
 
+def _keeps_axes(op: OpWrapper) -> bool:
+    keep = op.attr('keep_dim')
+    return bool(op.attr('keepdim') if keep is None else keep)
+
+
 def _remaining(layout: Layout, reduced: list[int], keep_dim: bool) -> Layout:
     if keep_dim:
         return {axis: mark for axis, mark in layout.items() if axis not in reduced}
@@ -31,7 +36,7 @@ def total(analysis: Analysis, op: OpWrapper) -> None:
     reduced = _reduced_axes(op, len(x.shape()))
     nonzero = [a for a in reduced if a in layout and not layout[a].zero]
     analysis.freeze_axes(op, x, nonzero, 'sums over channels that are not zero once removed')
-    analysis.set(output_of(op), _remaining(layout, reduced, bool(op.attr('keep_dim'))))
+    analysis.set(output_of(op), _remaining(layout, reduced, _keeps_axes(op)))
 
 
 def mean(analysis: Analysis, op: OpWrapper) -> None:
@@ -59,7 +64,7 @@ def extreme(analysis: Analysis, op: OpWrapper) -> None:
     reduced = _reduced_axes(op, len(x.shape()))
     reason = 'a zeroed channel counts' if op.type() == 'logsumexp' else 'a zeroed channel could decide the result'
     analysis.freeze_axes(op, x, reduced, reason)
-    remaining = _remaining(layout, reduced, bool(op.attr('keep_dim')))
+    remaining = _remaining(layout, reduced, _keeps_axes(op))
     zero = op.type() in ('reduce_max', 'reduce_min', 'reduce_prod', 'reduce_amax', 'reduce_amin')
     analysis.set(output_of(op), {a: Mark(m.labels, m.zero and zero) for a, m in remaining.items()})
 
@@ -72,7 +77,7 @@ def norm(analysis: Analysis, op: OpWrapper) -> None:
     order = float(op.attr('porder'))
     doubtful = [a for a in reduced if a in layout and (not layout[a].zero or order <= 0)]
     analysis.freeze_axes(op, x, doubtful, 'the norm runs over channels that are not zero once removed')
-    analysis.set(out, _remaining(layout, reduced, bool(op.attr('keepdim'))))
+    analysis.set(out, _remaining(layout, reduced, _keeps_axes(op)))
 
 
 def normalize(analysis: Analysis, op: OpWrapper) -> None:

@@ -84,7 +84,9 @@ def _known_shapes(op: OpWrapper, sizes_in: Sequence[int], out: VarWrapper) -> tu
     after = list(out.shape())
     unknown = [a for a, n in enumerate(after) if n < 0]
     total, rest = (int(np.prod(shape, dtype=object)) for shape in (before, [n for n in after if n >= 0]))
-    if len(unknown) == 1 and rest and total % rest == 0:
+    if dynamic == 1 and not unknown and rest % (total // _DYNAMIC) == 0:
+        before[before.index(_DYNAMIC)] = rest // (total // _DYNAMIC)
+    elif len(unknown) == 1 and rest and total % rest == 0:
         after[unknown[0]] = total // rest
     elif len(unknown) == dynamic and op.type() in ('squeeze2', 'unsqueeze2'):
         after = [_DYNAMIC if n < 0 else n for n in after]
