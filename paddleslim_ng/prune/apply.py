@@ -103,6 +103,7 @@ def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero:
     old: dict[str, npt.NDArray[Any]] = {}
     new: dict[str, npt.NDArray[Any]] = {}
     records: dict[str, Positions] = {}
+    kept: dict[int, Positions] = {}
     for var, axes in kept_positions(analysis, cut).items():
         old[var.name()] = array = _checked(scope, var.name(), var)
         if zero:
@@ -115,7 +116,9 @@ def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero:
                 old[name] = state = _checked(scope, name, var, front)
                 new[name] = _compress(state, axes, front)
         for axis, mask in axes:
-            records[record_name(var.name(), axis)] = new_record(scope, var.name(), axis, mask)
+            if id(mask) not in kept:
+                kept[id(mask)] = np.flatnonzero(mask)
+            records[record_name(var.name(), axis)] = new_record(scope, var.name(), axis, len(mask), kept[id(mask)])
     return ScopeCut(scope, old, new, records)
 
 
@@ -183,12 +186,13 @@ def _exact(
 
 
 def _checked(scope: Any, name: str, var: VarWrapper, front: int = 0) -> npt.NDArray[Any]:
-    if not has_array(scope, name):
+    try:
+        array = load_array(scope, name)
+    except GraphError as error:
         raise GraphError(
             f'the scope holds no value for {name!r}, which must be cut along with {var.name()!r}; run the startup '
             'program or load the checkpoint into this scope first'
-        )
-    array = load_array(scope, name)
+        ) from error
     if array.shape[front:] != var.shape() or array.ndim != front + len(var.shape()):
         raise GraphError(
             f'{name!r} has shape {list(array.shape)} in the scope and {list(var.shape())} in the program; '
@@ -204,8 +208,9 @@ def cut_graph(analysis: Analysis, cut: Cut, follow: Followers) -> None:
         for one in (var, *follow.get(var, ())):
             one.set_shape((*one.shape()[: offset(one, var)], *shape))
     for var, layout in analysis.layouts.items():
-        if any(cut.touches(mark.labels) for mark in layout.values()):
-            var.set_shape(_cut_shape(var, layout, cut))
+        shape = _cut_shape(var, layout, cut)
+        if shape != var.shape():
+            var.set_shape(shape)
     # Operators that edits insert infer their types from these shapes.
     analysis.apply_edits(cut)
     if analysis.graph.ir == 'legacy':
@@ -219,7 +224,7 @@ def cut_graph(analysis: Analysis, cut: Cut, follow: Followers) -> None:
 def _cut_shape(var: VarWrapper, layout: Layout, cut: Cut) -> tuple[int, ...]:
     shape = list(var.shape())
     for axis, mark in layout.items():
-        if shape[axis] >= 0 and cut.touches(mark.labels):
+        if shape[axis] >= 0:
             shape[axis] = cut.count(mark.labels)
     return tuple(shape)
 

@@ -275,7 +275,7 @@ def analyse(graph: GraphWrapper, rules: Mapping[str, Rule] | None = None, heads:
     table = RULES if rules is None else rules
     prefer: dict[Any, int] = {}
     best = _run(graph, table, prefer, heads)
-    if heads != 'auto':
+    if heads != 'auto' or not best.choices:
         return best
     best_score = _free_classes(best)
     for signature, candidates in list(best.choices.items()):

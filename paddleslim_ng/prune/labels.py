@@ -87,7 +87,7 @@ class LabelSpace:
         roots = parent[labels]
         while True:
             above = parent[roots]
-            if np.array_equal(above, roots):
+            if (above == roots).all():
                 break
             roots = above
         parent[labels] = roots

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-
-import numpy as np
 
 from paddleslim_ng.core import OpWrapper, VarWrapper
 from paddleslim_ng.errors import UnsupportedOpError
@@ -96,7 +95,7 @@ def _join(classes: _Classes, group: list[VarWrapper]) -> None:
     by_shape: dict[tuple[int, ...], VarWrapper] = {}
     for var in group:
         shape = var.shape()
-        if len(shape) == 0 or int(np.prod(shape, dtype=np.int64)) <= 1:
+        if len(shape) == 0 or math.prod(shape) <= 1:
             continue
         first = by_shape.setdefault(shape, var)
         if first is not var:

@@ -172,7 +172,7 @@ class Pruner:
             backup = cut_scope(session.analysis, selection.cut, scope, session.followers, zero=lazy)
         elif decided is not None:
             backup = catch_up_state(session.analysis, selection.cut, scope, session.followers)
-        old_shapes = session.shapes_of(selection.cut)
+        old_shapes = session.shapes_of(selection.cut) if param_shape_backup else None
         check = _tolerance(verify, session, lazy or only_graph)
         before = equivalence.persistable_values(session.graph, scope) if check is not None else {}
         if not lazy:
@@ -198,7 +198,7 @@ class Pruner:
         return (
             clone,
             dict(backup.backup) if param_backup and backup is not None else {} if param_backup else None,
-            old_shapes if param_shape_backup else None,
+            old_shapes,
         )
 
     def explain(self, program: Any, param: str, outputs: Sequence[Any] | None = None) -> Explanation:
@@ -248,7 +248,20 @@ class PruningSession:
         self.analysis: Analysis = analyse(self.graph, heads=heads)
         self.frozen = self.analysis.frozen_roots()
         self.followers = followers(self.analysis)
+        # Looking a parameter up here spares giving every value of the graph its name.
+        self._parameters = {var.name(): var for var in self.analysis.parameters}
         self._scores: dict[str, npt.NDArray[np.float64]] = {}
+
+    def parameter(self, name: str) -> VarWrapper:
+        """Return the parameter of that name.
+
+        Raises:
+            GraphError: the program has none.
+        """
+        var = self._parameters.get(name) or self.graph.var(name)
+        if not var.is_parameter():
+            raise GraphError(f'{name!r} is not a parameter of the program')
+        return var
 
     def request(self, name: str, ratio: float) -> Request:
         """Look a parameter up and resolve its classes.
@@ -256,9 +269,7 @@ class PruningSession:
         Raises:
             GraphError: the program has no parameter of that name.
         """
-        var = self.graph.var(name)
-        if not var.is_parameter():
-            raise GraphError(f'{name!r} is not a parameter of the program')
+        var = self.parameter(name)
         axis = self.analysis.out_axes.get(var, 0)
         shape = var.shape()
         labels = self.analysis.parameter_axis(var, axis) if shape else np.zeros(0, dtype=np.int64)
@@ -269,6 +280,11 @@ class PruningSession:
         request = Request(var, axis, labels, float(ratio))
         request.resolve(self.analysis)
         return request
+
+    def channels_of(self, name: str) -> int:
+        """Return how many channels a parameter makes."""
+        var = self.parameter(name)
+        return var.shape()[self.analysis.out_axes.get(var, 0)]
 
     def decide(self, names: Sequence[str], ratios: Sequence[float]) -> Selection:
         """Choose what leaves.
@@ -431,7 +447,7 @@ def _report(
     report = PruneReport(skipped=list(selection.skipped), notes=list(selection.notes))
     for name, ratio in zip(names, ratios):
         if name in selection.removed:
-            channels = session.graph.var(name).shape()[session.request(name, ratio).axis]
+            channels = session.channels_of(name)
             report.pruned.append(ParameterReport(name, ratio, channels, selection.removed[name]))
     for note in selection.notes:
         _log.info(note)

@@ -44,20 +44,21 @@ def recorded_positions(scope: Any, var: VarWrapper, axis: int) -> Positions | No
     return np.asarray(fitting[0, 1:], dtype=np.int64) if len(fitting) else None
 
 
-def new_record(scope: Any, name: str, axis: int, mask: npt.NDArray[np.bool_]) -> Positions:
+def new_record(scope: Any, name: str, axis: int, size: int, kept: Positions) -> Positions:
     """Return the record after one more cut.
 
     Args:
         scope: the scope before the cut.
         name: parameter.
         axis: its axis.
-        mask: which of the present positions stay.
+        size: how many positions there are.
+        kept: those that stay.
     """
-    kept = np.flatnonzero(mask)
-    rows = np.concatenate([[len(mask)], kept])[None, :]
+    rows = np.empty((1, len(kept) + 1), dtype=np.int64)
+    rows[0, 0], rows[0, 1:] = size, kept
     record = record_name(name, axis)
     if has_array(scope, record):
         earlier = load_array(scope, record)
-        if earlier.ndim == 2 and earlier.shape[1] - 1 == len(mask):
+        if earlier.ndim == 2 and earlier.shape[1] - 1 == size:
             rows = np.concatenate([np.concatenate([earlier[:, :1], earlier[:, 1:][:, kept]], axis=1), rows])
     return np.ascontiguousarray(rows, dtype=np.int64)

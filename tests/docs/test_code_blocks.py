@@ -18,7 +18,7 @@ FENCE = re.compile(
 )
 # Blocks that cannot run in a test, page by page; each page says at the block why.
 NOT_RUN: dict[str, int] = {}
-SECONDS = 120
+SECONDS = 300
 
 
 class Block(NamedTuple):

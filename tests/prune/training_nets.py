@@ -70,6 +70,7 @@ def build(minimize: Minimize, widths: Widths = FULL, dtype: str = 'float64') -> 
     main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     default = paddle.get_default_dtype()
     paddle.set_default_dtype(dtype)
+    paddle.seed(7)
     try:
         with (
             paddle.static.scope_guard(scope),
