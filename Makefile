@@ -6,6 +6,7 @@
 
 VENV := .venv
 VENV26 := .venv-paddle26
+VENV_PEER := .venv-paddleslim
 PY := $(VENV)/bin/python
 PY26 := $(VENV26)/bin/python
 TESTS ?= tests
@@ -29,7 +30,7 @@ help:
 	@echo 'make test-full      all tests, the long ones too, on the three configurations'
 	@echo 'make lint           ruff, mypy --strict, import layers, API.spec'
 	@echo 'make format         let ruff rewrite the sources'
-	@echo 'make bench          the benchmarks'
+	@echo 'make bench          the benchmarks against PaddleSlim, an hour on a quiet machine'
 	@echo 'make docs           the documentation as static pages in build/docs'
 	@echo 'make api-spec       rewrite API.spec after a change of the public interface'
 	@echo 'make clean          remove what was built;  make distclean  the environments too'
@@ -41,6 +42,10 @@ $(VENV)/.ready: tools/create_venv.sh $(wildcard requirements/paddle33-*.txt)
 
 $(VENV26)/.ready: tools/create_venv.sh $(wildcard requirements/paddle26-*.txt)
 	sh tools/create_venv.sh $(VENV26) paddle26
+	@touch $@
+
+$(VENV_PEER)/.ready: tools/create_venv.sh $(wildcard requirements/bench-*.txt)
+	sh tools/create_venv.sh $(VENV_PEER) bench
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -70,7 +75,9 @@ format: $(VENV)/.ready
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# Without PaddleSlim its column is left out.
 bench: $(VENV)/.ready $(VENV26)/.ready
+	@$(MAKE) --no-print-directory $(VENV_PEER)/.ready || echo 'PaddleSlim could not be installed'
 	$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 docs: $(VENV)/.ready
@@ -83,10 +90,11 @@ api-spec: $(VENV)/.ready
 lock:
 	$(if $(PYTHON),$(PYTHON),python3.10) tools/lock_requirements.py paddle33
 	$(if $(PYTHON),$(PYTHON),python3.10) tools/lock_requirements.py paddle26
+	$(if $(PYTHON),$(PYTHON),python3.10) tools/lock_requirements.py bench
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(VENV26)
+	rm -rf $(VENV) $(VENV26) $(VENV_PEER)

@@ -1,0 +1,11 @@
+"""The benchmarks, by name."""
+
+from __future__ import annotations
+
+from harness import Case
+
+from cases import depth, prune_resnet50, sensitivity, wrapper
+
+__all__ = ['CASES']
+
+CASES: dict[str, Case] = {case.key: case for case in (prune_resnet50.CASE, depth.CASE, sensitivity.CASE, wrapper.CASE)}
