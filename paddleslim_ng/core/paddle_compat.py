@@ -36,9 +36,12 @@ __all__ = [
     'is_legacy_program',
     'is_pir_program',
     'is_pir_value',
+    'legacy_dtype',
     'new_ir_mapping',
     'new_scope',
+    'operator_proto',
     'pir_call',
+    'pir_from_legacy',
     'self_test',
     'unique_names',
     'used_external_values',
@@ -127,6 +130,36 @@ def dtype_name(dtype: Any) -> str:
         dtype = _core.VarDesc.VarType(dtype)
     name = str(dtype).rsplit('.', 1)[-1].lower()
     return _DTYPES.get(name, name)
+
+
+_LEGACY_DTYPES = {'float16': 'FP16', 'bfloat16': 'BF16', 'float32': 'FP32', 'float64': 'FP64', '': 'RAW'}
+
+
+def legacy_dtype(name: str) -> Any:
+    """Return the element type of legacy programs that numpy spells ``name``, an enumeration with ``int`` values.
+
+    Raises:
+        GraphError: legacy programs have no such type.
+    """
+    found = getattr(_core.VarDesc.VarType, _LEGACY_DTYPES.get(name, name.upper()), None)
+    if found is None:
+        raise GraphError(f'legacy programs have no element type {name!r}')
+    return found
+
+
+def operator_proto(type: str) -> Any:
+    """Return the running Paddle's declaration of a legacy operator (an ``OpProto``), or None where it has none."""
+    return _framework.OpProtoHolder.instance().op_proto_map.get(type)
+
+
+def attribute_kind(number: int) -> str:
+    """Return the name of a kind of legacy attribute, such as ``'INT'``, given its number in an ``OpProto``."""
+    return str(_core.AttrType(number).name)
+
+
+def pir_from_legacy(program: Any) -> Any:
+    """Let Paddle translate a legacy inference program; its errors come through as they are."""
+    return _pir.translate_to_pir(program.desc)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ import paddle
 
 from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, has_array, shape_of
 from paddleslim_ng.core.ir_mode import ir_mode, matching_ir
-from paddleslim_ng.errors import DataError, EquivalenceError, GraphError
+from paddleslim_ng.core.translate import translate_program
+from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError, GraphError
 from paddleslim_ng.runtime.atomic import publish
 from paddleslim_ng.runtime.feeds import data_inputs, synthesize_feeds
 
@@ -75,6 +76,7 @@ def save_inference_model(
     scope: Any = None,
     executor: Any = None,
     *,
+    format: str | None = None,
     check: bool = True,
     feed: Mapping[str, npt.NDArray[Any]] | None = None,
     tolerance: float = 1e-5,
@@ -91,6 +93,7 @@ def save_inference_model(
         fetches: names, Variables or Values of the outputs.
         scope: holds the parameters; Paddle's global scope where None.
         executor: its place is used; the CPU where None.
+        format: ``'json'`` (PIR) or ``'pdmodel'`` (legacy); that of the program's IR where None.
         check: run program and reloaded model on the same feed and compare.
         feed: arrays for that run; made up where missing.
         tolerance: largest difference allowed, as a fraction of the largest absolute output.
@@ -109,24 +112,40 @@ def save_inference_model(
     feed_vars = [graph.var(item) for item in feeds]
     fetch_vars = [graph.var(item) for item in fetches]
     _check_inputs(graph, feed_vars, fetch_vars, scope)
+    saved, saved_feeds, saved_fetches = _in_format(graph, feed_vars, fetch_vars, format)
     place = getattr(executor, 'place', None) or paddle.CPUPlace()
     prefix = Path(path_prefix)
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_folder(prefix) as folder, matching_ir(graph.program):
+    with _temporary_folder(prefix) as folder:
         expected = _expected(graph, fetch_vars, feed, scope, place) if check else None
-        with paddle.static.scope_guard(scope):
+        with matching_ir(saved.program), paddle.static.scope_guard(scope):
             paddle.static.save_inference_model(
                 str(folder / prefix.name),
-                [var.raw for var in feed_vars],
-                [var.raw for var in fetch_vars],
+                [var.raw for var in saved_feeds],
+                [var.raw for var in saved_fetches],
                 paddle.static.Executor(place),
-                program=graph.program,
+                program=saved.program,
             )
         figures = _compare(folder / prefix.name, expected, place, tolerance) if expected else (None, None)
-        target = [prefix.with_name(prefix.name + suffix) for suffix in (_PROGRAMS[graph.ir], _PARAMETERS)]
+        target = [prefix.with_name(prefix.name + suffix) for suffix in (_PROGRAMS[saved.ir], _PARAMETERS)]
         for path in reversed(target):
             publish(folder / path.name, path)
     return SavedModel(target[0], target[1], *figures)
+
+
+def _in_format(
+    graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[VarWrapper], format: str | None
+) -> tuple[GraphWrapper, list[VarWrapper], list[VarWrapper]]:
+    """Return program, feeds and fetches in the IR of the format."""
+    suffix = _PROGRAMS[graph.ir] if format is None else f'.{format}'
+    if suffix not in _PROGRAMS.values():
+        raise ConfigError(f"format must be 'json' or 'pdmodel', not {format!r}")
+    if suffix == _PROGRAMS[graph.ir]:
+        return graph, feeds, fetches
+    if graph.ir == 'legacy':
+        raise GraphError('a legacy program is saved as pdmodel')
+    legacy = GraphWrapper(translate_program(graph, feeds, fetches))
+    return legacy, [legacy.var(var.name()) for var in feeds], [legacy.var(var.name()) for var in fetches]
 
 
 @contextmanager

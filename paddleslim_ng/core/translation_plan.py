@@ -1,0 +1,104 @@
+"""What a translated program will consist of, written down before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from paddleslim_ng.core.graph_wrapper import VarWrapper
+
+__all__ = ['LegacyOp', 'LegacyVar', 'TranslationPlan', 'UntranslatableError']
+
+
+class UntranslatableError(Exception):
+    """Why one operator has no legacy counterpart; collected, and never seen by callers."""
+
+
+@dataclass(frozen=True)
+class LegacyOp:
+    """A legacy operator to be made.
+
+    Attributes:
+        type: legacy type.
+        inputs: names of variables, slot by slot.
+        outputs: names of variables, slot by slot.
+        attrs: attributes, of the kinds that Paddle declares.
+        attr_variables: attributes whose value a variable gives at run time.
+    """
+
+    type: str
+    inputs: Mapping[str, Sequence[str]]
+    outputs: Mapping[str, Sequence[str]]
+    attrs: Mapping[str, object] = field(default_factory=dict)
+    attr_variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LegacyVar:
+    """A legacy variable to be made.
+
+    Attributes:
+        name: its name.
+        shape: -1 for dynamic sizes.
+        dtype: as numpy spells it.
+        role: ``'parameter'``, ``'state'`` (persistable, but no parameter), ``'data'`` or ``'result'``.
+        trainable: of a parameter.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str = 'result'
+    trainable: bool = True
+
+
+class TranslationPlan:
+    """Operators and variables of the program to come, in order.
+
+    Args:
+        taken: names that new variables must not have.
+        wanted: names of variables that are read or fetched; results among the others may be dropped.
+    """
+
+    def __init__(self, taken: Iterable[str], wanted: Iterable[str]) -> None:
+        self.ops: list[LegacyOp] = []
+        self.vars: dict[str, LegacyVar] = {}
+        self.wanted = frozenset(wanted)
+        self._taken = set(taken)
+        self._aliases: dict[str, str] = {}
+
+    def alias(self, var: VarWrapper, target: VarWrapper) -> None:
+        """Let ``var`` be the variable ``target``: an operator writes where it read."""
+        self._aliases[var.name()] = self.name(target)
+
+    def name(self, var: VarWrapper) -> str:
+        """Return the name of the legacy variable for ``var``, and plan that variable."""
+        name = self._aliases.get(var.name(), var.name())
+        if name not in self.vars:
+            self.vars[name] = LegacyVar(name, var.shape(), var.dtype())
+        return name
+
+    def names(self, group: Iterable[VarWrapper]) -> list[str]:
+        """Return the names of the legacy variables for ``group``."""
+        return [self.name(var) for var in group]
+
+    def new(self, stem: str, shape: Sequence[int], dtype: str) -> str:
+        """Plan a variable that the source program does not have, and return its name."""
+        name, number = stem, 0
+        while name in self._taken:
+            number += 1
+            name = f'{stem}_{number}'
+        self._taken.add(name)
+        self.vars[name] = LegacyVar(name, tuple(shape), dtype)
+        return name
+
+    def add(
+        self,
+        type: str,
+        inputs: Mapping[str, Sequence[str]],
+        outputs: Mapping[str, Sequence[str]],
+        attrs: Mapping[str, object] | None = None,
+        attr_variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Plan an operator."""
+        self.ops.append(LegacyOp(type, inputs, outputs, attrs or {}, attr_variables or {}))
