@@ -14,7 +14,7 @@ from paddleslim_ng.errors import SlimError
 from paddleslim_ng.version import __version__
 
 if TYPE_CHECKING:
-    from paddleslim_ng import analysis, core, data, errors, models, prune, runtime
+    from paddleslim_ng import analysis, core, data, deploy, errors, models, prune, runtime
     from paddleslim_ng.core import Executor, GraphWrapper
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     'analysis',
     'core',
     'data',
+    'deploy',
     'errors',
     'models',
     'prune',
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _OLDEST_PADDLE = (2, 6)
-_SUBMODULES = frozenset({'analysis', 'core', 'data', 'errors', 'models', 'prune', 'runtime'})
+_SUBMODULES = frozenset({'analysis', 'core', 'data', 'deploy', 'errors', 'models', 'prune', 'runtime'})
 _CORE_NAMES = frozenset({'Executor', 'GraphWrapper'})
 
 
