@@ -70,7 +70,11 @@ def value_name(value: Any) -> str:
     if op.has_attr(explicit):
         return str(op.str_attr(explicit))
     if kind == 'builtin.split':
-        return f'{_op_name(op.operand_source(0).get_defining_op())}.tmp_{index}'
+        vector = op.operand_source(0)
+        maker = vector.get_defining_op()
+        position = _index_in(maker, vector)
+        # The parts of a later result must not take the names of results.
+        return f'{_op_name(maker)}.tmp_{position}.{index}' if position else f'{_op_name(maker)}.tmp_{index}'
     order = _LEGACY_ORDER.get(kind)
     return f'{_op_name(op)}.tmp_{order[index] if order else index}'
 

@@ -64,7 +64,16 @@ _PIR_NAMES = (
     'set_insertion_point_after',
     'reset_insertion_point_to_end',
 )
-_OPERATION_NAMES = ('str_attr', 'set_str_attr', 'has_attr', 'attrs', 'copy_attrs_from', 'operands_source', 'results')
+_OPERATION_NAMES = (
+    'str_attr',
+    'int_attr',
+    'set_str_attr',
+    'has_attr',
+    'attrs',
+    'copy_attrs_from',
+    'operands_source',
+    'results',
+)
 
 
 def has_pir() -> bool:
@@ -114,9 +123,14 @@ def used_external_values(op: Any) -> list[Any]:
 
 def inplace_operands(op: Any) -> list[int]:
     """Return the indices of the operands that a PIR operator overwrites."""
+    return list(inplace_results(op).values())
+
+
+def inplace_results(op: Any) -> dict[int, int]:
+    """Return, by the index of a result of a PIR operator, the index of the operand whose memory it overwrites."""
     if not op.name().startswith('pd_op.') or not op.name().endswith('_'):
-        return []
-    return [int(index) for index in _pir.get_op_inplace_info(op).values()]
+        return {}
+    return {int(result): int(operand) for result, operand in _pir.get_op_inplace_info(op).items()}
 
 
 _DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16', 'fp32': 'float32', 'fp64': 'float64', 'undefined': ''}

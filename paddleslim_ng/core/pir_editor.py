@@ -19,6 +19,8 @@ __all__ = ['PirEditor']
 
 _PRODUCER_OF_OUTPUTS = frozenset({'builtin.shadow_output', 'builtin.set_parameter', 'pd_op.fetch'})
 _HIDDEN_ATTRS = ('op_callstack', 'stop_gradient', 'struct_name')
+# Attributes that are read one by one; reading all of an operator takes fifty times as long.
+_QUICK_READERS = {'data_format': 'str_attr', 'data_layout': 'str_attr', 'groups': 'int_attr'}
 
 
 class PirEditor(Editor):
@@ -34,6 +36,17 @@ class PirEditor(Editor):
         self._members: dict[int, list[VarWrapper]] = {}
         self._vocabularies: dict[str, Vocabulary] = {}
         self.keeps: list[VarWrapper] = []
+
+    @classmethod
+    def of(cls, graph: GraphWrapper) -> PirEditor:
+        """Return the editor of a wrapped PIR program.
+
+        Raises:
+            GraphError: the program is a legacy one.
+        """
+        if not isinstance(graph.editor, cls):
+            raise GraphError('expected a PIR program, got a legacy one')
+        return graph.editor
 
     def index(self, graph: GraphWrapper) -> None:
         naming.ensure_names(self.program)
@@ -141,6 +154,14 @@ class PirEditor(Editor):
     def _is_plumbing(op: OpWrapper) -> bool:
         return op.raw.name() in CONSTANT_OPS and not any(var._consumers for var in op.all_outputs())
 
+    def wrapper_of(self, value: Any) -> VarWrapper | None:
+        """Return the variable of a value, or None where it has none, as absent optional operands and vectors."""
+        return self._values.get(value.hash()) if value.initialized() else None
+
+    def vocabulary_of(self, op: OpWrapper) -> Vocabulary:
+        """Return the canonical names of an operator's operands, results and attributes."""
+        return self._vocabulary(op.raw, op.raw.name())
+
     def variable_name(self, var: VarWrapper) -> str:
         return naming.value_name(var.raw)
 
@@ -175,9 +196,6 @@ class PirEditor(Editor):
         last = len(graph._ops)
         return sorted(found, key=lambda var: var._consumers[0]._idx if var._consumers else last)
 
-    def _names_of(self, op: OpWrapper) -> Vocabulary:
-        return self._vocabulary(op.raw, op.raw.name())
-
     @staticmethod
     def _attrs(op: OpWrapper) -> dict[str, Any]:
         """Return the operator's own attributes, read once: Paddle renders the call stack each time."""
@@ -188,11 +206,12 @@ class PirEditor(Editor):
     def attr(self, op: OpWrapper, name: str) -> Any:
         if op.cache and name in op.cache:
             return constant_value(op.cache[name])
-        names = self._names_of(op)
-        attrs = self._attrs(op)
+        names = self.vocabulary_of(op)
         key = names.attrs.get(name, name)
-        if key in attrs:
-            value = attrs[key]
+        if op.raw.has_attr(key) and key not in _HIDDEN_ATTRS:
+            if op.attrs is None and key in _QUICK_READERS:
+                return getattr(op.raw, _QUICK_READERS[key])(key)
+            value = self._attrs(op)[key]
             return paddle_compat.dtype_name(value) if name.endswith('dtype') else value
         if name in names.derived:
             return names.derived[name](lambda other: self.attr(op, other))
@@ -203,7 +222,7 @@ class PirEditor(Editor):
         if op.cache and name in op.cache:
             self._set_constant(op, name, value)
             return
-        key = self._names_of(op).attrs.get(name, name)
+        key = self.vocabulary_of(op).attrs.get(name, name)
         if key not in self._attrs(op):
             raise GraphError(f'operator {op.type()} has no attribute {name!r}')
         set_plain_attribute(op.raw, key, value)
@@ -212,7 +231,7 @@ class PirEditor(Editor):
             var._shape = None
 
     def _set_constant(self, op: OpWrapper, name: str, value: Any) -> None:
-        index = self._names_of(op).operand_of(name)
+        index = self.vocabulary_of(op).operand_of(name)
         if index is None or op.cache is None or name not in op.cache:
             raise GraphError(f'operator {op.type()} takes no constant operand {name!r}')
         old = op.cache[name]

@@ -12,6 +12,7 @@ from paddleslim_ng.core import paddle_compat
 from paddleslim_ng.core.cloning import clone_program, cut_program
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.ir_mode import ir_mode
+from paddleslim_ng.core.pir_editor import PirEditor
 from paddleslim_ng.core.translate_op import translate_directly
 from paddleslim_ng.core.translate_rows import ROWS
 from paddleslim_ng.core.translation_plan import LegacyOp, LegacyVar, TranslationPlan, UntranslatableError
@@ -50,16 +51,20 @@ def translate_program(program: Any, feeds: Sequence[Any], fetches: Sequence[Any]
     if graph.ir == 'legacy':
         return part
     graph = GraphWrapper(part)
-    return _build(_plan(graph, [graph.var(name) for name in outputs]))
+    return _build(_plan(graph, PirEditor.of(graph), [graph.var(name) for name in outputs]))
 
 
-def _plan(graph: GraphWrapper, fetches: list[VarWrapper]) -> TranslationPlan:
+def _plan(graph: GraphWrapper, editor: PirEditor, fetches: list[VarWrapper]) -> TranslationPlan:
     wanted = {var.name() for var in graph.vars() if var._consumers} | {var.name() for var in fetches}
-    plan = TranslationPlan((var.name() for var in graph.vars()), wanted)
+    plan = TranslationPlan(editor, (var.name() for var in graph.vars()), wanted)
     for var in graph.vars():
         _plan_source(var, plan)
+    ops = _operators(graph, fetches)
+    kept = {id(var) for var in fetches}
+    for op in ops:
+        _plan_overwriting(op, kept, plan)
     refusals: list[tuple[OpWrapper, str]] = []
-    for op in _operators(graph, fetches):
+    for op in ops:
         try:
             _translate(op, plan)
         except UntranslatableError as reason:
@@ -81,6 +86,21 @@ def _plan_source(var: VarWrapper, plan: TranslationPlan) -> None:
         return
     trainable = bool(getattr(var.raw, 'trainable', True))
     plan.vars[var.name()] = LegacyVar(var.name(), var.shape(), var.dtype(), role, trainable)
+
+
+def _plan_overwriting(op: OpWrapper, kept: set[int], plan: TranslationPlan) -> None:
+    """Let an operator write where it read, where that can be seen: in what persists, or is read afterwards.
+
+    Batch norm's statistics are such a case. Elsewhere the result becomes a variable of its own.
+    """
+    sources, results = op.raw.operands_source(), op.raw.results()
+    for result, operand in paddle_compat.inplace_results(op.raw).items():
+        target, written = plan.editor.wrapper_of(sources[operand]), plan.editor.wrapper_of(results[result])
+        if target is None or written is None:
+            continue
+        read_later = any(reader._idx > op._idx for reader in target._consumers)
+        if target.persistable() or id(target) in kept or read_later:
+            plan.alias(written, target)
 
 
 def _operators(graph: GraphWrapper, fetches: Iterable[VarWrapper]) -> list[OpWrapper]:

@@ -6,6 +6,7 @@ and attribute, its place in the declaration of the legacy operator, and to refus
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from paddleslim_ng.core import paddle_compat
@@ -23,15 +24,22 @@ from paddleslim_ng.core.translation_plan import TranslationPlan, UntranslatableE
 __all__ = ['translate_directly']
 
 # Attributes without a legacy counterpart that do not change what an inference program computes.
-_HARMLESS = frozenset({'place', 'is_test', 'seed', 'fix_seed', 'force_cpu', 'use_cudnn', 'data_type'})
+_HARMLESS = frozenset({'place'})
+_HARMLESS_IN = {
+    'dropout': frozenset({'seed', 'fix_seed'}),  # in test mode it draws nothing
+    'lookup_table_v2': frozenset({'sparse'}),  # of the gradient
+}
 
 
-def translate_directly(op: OpWrapper, plan: TranslationPlan, **given: object) -> None:
+def translate_directly(
+    op: OpWrapper, plan: TranslationPlan, *, replaces: Collection[str] = (), **given: object
+) -> None:
     """Plan the legacy operator of the same canonical type.
 
     Args:
         op: operator of a PIR program.
         plan: takes the operator and its variables.
+        replaces: attributes of the PIR operator that ``given`` accounts for.
         given: attributes that the PIR operator does not have, or has otherwise.
 
     Raises:
@@ -42,10 +50,10 @@ def translate_directly(op: OpWrapper, plan: TranslationPlan, **given: object) ->
         raise UntranslatableError('Paddle has no legacy operator of this type')
     if op.raw.num_regions():
         raise UntranslatableError('control flow')
-    names = op._graph.editor._names_of(op)  # type: ignore[attr-defined]
+    names = plan.editor.vocabulary_of(op)
     inputs, attr_variables = _inputs(op, plan, declared, names)
     outputs = _outputs(op, plan, declared)
-    attrs = _attributes(op, declared, names, given)
+    attrs = _attributes(op, declared, names, given, replaces)
     _add_missing_outputs(op, plan, declared, outputs)
     plan.add(op.type(), inputs, outputs, attrs, attr_variables)
 
@@ -114,17 +122,24 @@ def _add_missing_outputs(
 
 
 def _attributes(
-    op: OpWrapper, declared: OperatorDeclaration, names: Vocabulary, given: dict[str, object]
+    op: OpWrapper,
+    declared: OperatorDeclaration,
+    names: Vocabulary,
+    given: Mapping[str, object],
+    replaces: Collection[str],
 ) -> dict[str, object]:
     attrs: dict[str, object] = {}
     own = set(op.raw.get_attr_names()) if op.raw.name().startswith('pd_op.') else set()
-    used = set()
+    used = set(replaces)
     for name, declaration in declared.attributes.items():
         used.add(names.attrs.get(name, name))
         value = given[name] if name in given else op.attr(name)
         if value is not None:
             attrs[name] = coerced(value, declaration)
-    lost = sorted((own - used - _HARMLESS) | (set(op.cache or ()) - set(declared.attributes)))
+    lost = sorted(
+        (own - used - _HARMLESS - _HARMLESS_IN.get(op.type(), frozenset()))
+        | (set(op.cache or ()) - set(declared.attributes))
+    )
     if lost:
         raise UntranslatableError(f'the legacy operator has no attributes {lost}')
     return attrs

@@ -10,7 +10,7 @@ from paddleslim_ng.core import paddle_compat
 from paddleslim_ng.core.graph_wrapper import OpWrapper
 from paddleslim_ng.core.pir_vocabulary import constant_value
 from paddleslim_ng.core.translate_op import dtype_attribute, translate_directly
-from paddleslim_ng.core.translation_plan import TranslationPlan
+from paddleslim_ng.core.translation_plan import TranslationPlan, UntranslatableError
 
 __all__ = ['ROWS', 'RowFunction']
 
@@ -41,10 +41,25 @@ def _constant_vector(op: OpWrapper, plan: TranslationPlan) -> None:
     plan.add('assign_value', {}, {'Out': [plan.name(out)]}, attrs)
 
 
-def _batch_norm(op: OpWrapper, plan: TranslationPlan) -> None:
-    for slot in ('Mean', 'Variance'):
-        plan.alias(op.outputs(slot + 'Out')[0], op.inputs(slot)[0])
-    translate_directly(op, plan)
+def _literal(op: OpWrapper, plan: TranslationPlan) -> None:
+    out = op.outputs('Out')[0]
+    values = [paddle_compat.plain_number(value) for value in op.attr('values')]
+    if any(abs(value) > 2**53 for value in values):
+        raise UntranslatableError('PIR shows integers beyond 2**53 inexactly')
+    kind = np.dtype(out.dtype()).type if out.dtype() != 'bfloat16' else np.float32
+    attrs = {
+        'shape': op.attr('shape'),
+        'dtype': dtype_attribute(out),
+        'values': [kind(value).item() for value in values],
+    }
+    plan.add('assign_value', {}, {'Out': [plan.name(out)]}, attrs)
+
+
+def _range(op: OpWrapper, plan: TranslationPlan) -> None:
+    """The legacy operator makes the element type that it is given."""
+    out = op.outputs('Out')[0]
+    inputs = {slot: [plan.cast(op.inputs(slot)[0], out.dtype())] for slot in ('Start', 'End', 'Step')}
+    plan.add('range', inputs, {'Out': [plan.name(out)]})
 
 
 def _shape(op: OpWrapper, plan: TranslationPlan) -> None:
@@ -55,15 +70,29 @@ def _shape(op: OpWrapper, plan: TranslationPlan) -> None:
         return
     sizes = plan.new(plan.name(out) + '.int32', out.shape(), 'int32')
     plan.add('shape', {'Input': [plan.name(source)]}, {'Out': [sizes]})
-    kinds = {'in_dtype': int(paddle_compat.legacy_dtype('int32')), 'out_dtype': dtype_attribute(out)}
-    plan.add('cast', {'X': [sizes]}, {'Out': [plan.name(out)]}, kinds)
+    plan.add_cast(sizes, 'int32', plan.name(out), out.dtype())
+
+
+def _strided_slice(op: OpWrapper, plan: TranslationPlan) -> None:
+    """Paddle's shape inference ends the process where the flags are missing."""
+    translate_directly(op, plan, infer_flags=[1] * len(op.attr('axes')))
+
+
+def _sum(op: OpWrapper, plan: TranslationPlan) -> None:
+    kinds = {'in_dtype': -1, 'out_dtype': -1}
+    if op.attr('dtype'):
+        kinds = {'in_dtype': dtype_attribute(op.inputs('X')[0]), 'out_dtype': dtype_attribute(op.outputs('Out')[0])}
+    translate_directly(op, plan, replaces=('dtype',), **kinds)
 
 
 ROWS: Mapping[str, RowFunction] = {
     'cast': _cast,
     'full': _constant,
     'full_int_array': _constant_vector,
-    'batch_norm': _batch_norm,
+    'arange': _range,
+    'assign_value': _literal,
     'shape': _shape,
+    'strided_slice': _strided_slice,
+    'sum': _sum,
     'shape64': _shape,
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from paddleslim_ng.core import paddle_compat
 from paddleslim_ng.core.graph_wrapper import VarWrapper
+from paddleslim_ng.core.pir_editor import PirEditor
 
 __all__ = ['LegacyOp', 'LegacyVar', 'TranslationPlan', 'UntranslatableError']
 
@@ -56,11 +58,13 @@ class TranslationPlan:
     """Operators and variables of the program to come, in order.
 
     Args:
+        editor: of the program that is translated.
         taken: names that new variables must not have.
         wanted: names of variables that are read or fetched; results among the others may be dropped.
     """
 
-    def __init__(self, taken: Iterable[str], wanted: Iterable[str]) -> None:
+    def __init__(self, editor: PirEditor, taken: Iterable[str], wanted: Iterable[str]) -> None:
+        self.editor = editor
         self.ops: list[LegacyOp] = []
         self.vars: dict[str, LegacyVar] = {}
         self.wanted = frozenset(wanted)
@@ -102,3 +106,19 @@ class TranslationPlan:
     ) -> None:
         """Plan an operator."""
         self.ops.append(LegacyOp(type, inputs, outputs, attrs or {}, attr_variables or {}))
+
+    def add_cast(self, source: str, source_dtype: str, target: str, target_dtype: str) -> None:
+        """Plan a conversion between two planned variables."""
+        attrs = {
+            'in_dtype': int(paddle_compat.legacy_dtype(source_dtype)),
+            'out_dtype': int(paddle_compat.legacy_dtype(target_dtype)),
+        }
+        self.add('cast', {'X': [source]}, {'Out': [target]}, attrs)
+
+    def cast(self, var: VarWrapper, dtype: str) -> str:
+        """Return the name of ``var`` in another element type, planning the conversion where it has to be made."""
+        if var.dtype() == dtype:
+            return self.name(var)
+        target = self.new(f'{self.name(var)}.{dtype}', var.shape(), dtype)
+        self.add_cast(self.name(var), var.dtype(), target, dtype)
+        return target
