@@ -18,7 +18,8 @@ true``, or ``"ok": false`` and ``"error"`` (the process then goes on). End of in
 log goes to stderr. The commands:
 
 ==========================================  ============================================================================
-``{"do": "load", "file": PATH}``            makes a fresh predictor: ``inputs`` (names) and ``milliseconds`` of loading
+``{"do": "load", "file": PATH}``            makes a fresh predictor: ``inputs`` (names), ``milliseconds`` of loading and
+                                            ``library_bytes``, the resident size before
 ``{"do": "set", "arrays": {NAME: NPY}}``    copies arrays into the inputs; they stay for all later runs
 ``{"do": "run", "repeats": 1}``             runs: lists ``milliseconds`` (wall clock) and ``cpu_milliseconds`` per run
 ``{"do": "outputs", "folder": PATH}``       writes the outputs: list ``outputs`` of ``[NAME, NPY]``, in their order
@@ -90,12 +91,14 @@ class Server:
         """Make a fresh predictor of a ``.nb`` file."""
         from paddlelite import lite
 
+        library = resident_bytes('VmRSS')
         config = lite.MobileConfig()
         config.set_model_from_file(command['file'])
         begin = time.perf_counter()
         self.predictor = lite.create_paddle_predictor(config)
         taken = (time.perf_counter() - begin) * 1e3
-        return {'inputs': list(self.predictor.get_input_names()), 'milliseconds': taken}
+        inputs = list(self.predictor.get_input_names())
+        return {'inputs': inputs, 'milliseconds': taken, 'library_bytes': library}
 
     def set(self, command: Reply) -> Reply:
         """Copy arrays into the inputs."""
@@ -135,7 +138,7 @@ class Server:
 
     def memory(self, command: Reply) -> Reply:
         """Tell the largest resident size so far."""
-        return {'peak_bytes': peak_bytes()}
+        return {'peak_bytes': resident_bytes('VmHWM')}
 
     def quit(self, command: Reply) -> Reply:
         """Let go of the predictor."""
@@ -174,10 +177,10 @@ def serve(channel: TextIO) -> None:
             break
 
 
-def peak_bytes() -> int:
-    """Return the largest resident size of this process; getrusage would count the parent's, from before the exec."""
+def resident_bytes(field: str) -> int:
+    """Return a resident size of this process; getrusage would count the parent's, from before the exec."""
     with open('/proc/self/status', encoding='ascii') as status:
-        sizes = [int(line.split()[1]) for line in status if line.startswith('VmHWM')]
+        sizes = [int(line.split()[1]) for line in status if line.startswith(field)]
     return sizes[0] * 1024
 
 

@@ -1,26 +1,24 @@
-"""Measured latency of inference models on Paddle Inference, all models side by side in one fresh process."""
+"""Measured latency of inference models, side by side: each in a fresh process of its own, turn by turn."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.errors import ConfigError, DeployError
+from paddleslim_ng.errors import ConfigError, DataError, DeployError
 from paddleslim_ng.runtime.inference_model import model_files
+from paddleslim_ng.runtime.predictor_process import PredictorProcess
+from paddleslim_ng.runtime.worker_process import WorkerProcess
 
-__all__ = ['Latency', 'measure_latency']
+__all__ = ['Latency', 'feed_process', 'measure_latency', 'take_turns']
 
-_WORKER = 'paddleslim_ng.runtime.latency_worker'
+_Key = TypeVar('_Key', bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Time inference models against each other on the CPU.
 
-    The models run in one fresh process, turn by turn (one run of each per round), so a disturbance of the machine hits
-    all of them alike.
+    Each model has a fresh process of its own. They run turn by turn, as :func:`take_turns` says, so a disturbance of
+    the machine hits all of them alike.
 
     Args:
         models: ``{label: path prefix}``, or path prefixes, which are then the labels.
@@ -71,7 +69,7 @@ def measure_latency(
         warmup: runs of each model before that.
         threads: threads of the math library.
         onednn: use the oneDNN kernels, several times faster than Paddle's plain ones.
-        timeout: seconds after which the measurement is given up.
+        timeout: seconds that loading, or one run, of a model may take.
 
     Returns:
         ``{label: Latency}``, in milliseconds, in the order given.
@@ -87,50 +85,61 @@ def measure_latency(
     labelled = dict(models) if isinstance(models, Mapping) else {os.fspath(prefix): prefix for prefix in models}
     if not labelled or repeats < 1 or warmup < 0 or threads < 1:
         raise ConfigError('measure_latency needs a model, repeats >= 1, warmup >= 0 and threads >= 1')
-    files = {label: [str(path.resolve()) for path in model_files(prefix)] for label, prefix in labelled.items()}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        arrays = {}
-        for index, (feed, array) in enumerate(feeds.items()):
-            arrays[feed] = str(folder / f'{index}.npy')
-            np.save(arrays[feed], np.ascontiguousarray(array))
-        job = {
-            'models': files,
-            'feeds': arrays,
-            'repeats': repeats,
-            'warmup': warmup,
-            'threads': threads,
-            'onednn': onednn,
-            'result': str(folder / 'result.json'),
-        }
-        _run_worker(job, timeout)
-        times = json.loads(Path(str(job['result'])).read_text('utf-8'))
-    return {label: Latency.of(times[label]) for label in labelled}
+    files = {label: model_files(prefix) for label, prefix in labelled.items()}
+    with ExitStack() as stack:
+        processes = {}
+        for label, paths in files.items():
+            processes[label] = stack.enter_context(
+                PredictorProcess(*paths, threads=threads, onednn=onednn, timeout=timeout)
+            )
+            feed_process(processes[label], feeds)
+        times = take_turns(processes, repeats, warmup)
+    for outcome in times.values():
+        if isinstance(outcome, DeployError):
+            raise outcome
+    return {label: Latency.of(outcome) for label, outcome in times.items() if not isinstance(outcome, DeployError)}
 
 
-def _run_worker(job: Mapping[str, Any], timeout: float) -> None:
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {
-        **os.environ,
-        'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
-        'OMP_NUM_THREADS': str(job['threads']),
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, '-m', _WORKER],
-            input=json.dumps(job),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DeployError(f'the latency measurement took over {timeout:g} s: lower repeats or raise timeout') from error
-    if done.returncode != 0 or not Path(str(job['result'])).is_file():
-        raise DeployError(f'Paddle Inference failed (exit code {done.returncode}): {_last_words(done.stderr)}')
+def feed_process(process: WorkerProcess, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Copy the arrays that a model has inputs for into its process.
+
+    Raises:
+        DataError: the model has an input that the feeds lack.
+    """
+    missing = [name for name in process.inputs if name not in feeds]
+    if missing:
+        raise DataError(f'the model has an input {missing[0]!r} and the feeds have {sorted(feeds)}')
+    process.set_inputs({name: feeds[name] for name in process.inputs})
 
 
-def _last_words(text: str, count: int = 6) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ' | '.join(lines[-count:])[-1500:]
+def take_turns(
+    processes: Mapping[_Key, WorkerProcess], repeats: int, warmup: int
+) -> dict[_Key, list[float] | DeployError]:
+    """Time loaded models turn by turn.
+
+    In its turn a model runs twice, and the second run counts: the first brings its parameters back into the caches,
+    which the others have used meanwhile.
+
+    Args:
+        processes: models with their inputs set.
+        repeats: turns of each model.
+        warmup: uncounted runs of each model before the first turn.
+
+    Returns:
+        Wall-clock milliseconds of each counted run; for a model that failed or crashed on the way, its error. The
+        others go on.
+    """
+    outcome: dict[_Key, list[float] | DeployError] = {key: [] for key in processes}
+    for turn in range(repeats + 1):
+        for key, process in processes.items():
+            times = outcome[key]
+            if isinstance(times, DeployError):
+                continue
+            try:
+                if turn:
+                    times.append(process.run(2).wall[-1])
+                elif warmup:
+                    process.run(warmup)
+            except DeployError as error:
+                outcome[key] = error
+    return outcome

@@ -172,12 +172,15 @@ def test_latency_of_two_models(fresh: Any, tmp_path: Path) -> None:
         for latency in found.values():
             assert 0 < latency.p10 <= latency.median <= latency.p90 and latency.repeats == 10
             assert 'ms' in str(latency)
-    with pytest.raises(DeployError, match="input 'image'"):
+    with pytest.raises(DataError, match="input 'image'"):
         runtime.measure_latency([tmp_path / 'a'], {'x': feeds['image']})
     with pytest.raises(DataError, match='is missing'):
         runtime.measure_latency([tmp_path / 'c'], feeds)
     with pytest.raises(ConfigError):
         runtime.measure_latency([], feeds)
+    (tmp_path / 'b.pdiparams').write_bytes(b'not parameters')
+    with pytest.raises(DeployError, match='Paddle Inference'):
+        runtime.measure_latency([tmp_path / 'b'], feeds)
 
 
 def test_atomic_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
