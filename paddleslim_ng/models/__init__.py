@@ -5,6 +5,7 @@ from __future__ import annotations
 from paddleslim_ng.models.classification import Classifier, build_classifier, image_classification
 from paddleslim_ng.models.densenet import DenseNet121
 from paddleslim_ng.models.googlenet import GoogLeNet
+from paddleslim_ng.models.lenet import LeNet
 from paddleslim_ng.models.mobilenet import MobileNet
 from paddleslim_ng.models.mobilenet_v2 import MobileNetV2
 from paddleslim_ng.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
@@ -22,6 +23,7 @@ __all__ = [
     'Classifier',
     'DenseNet121',
     'GoogLeNet',
+    'LeNet',
     'MobileNet',
     'MobileNetV2',
     'MobileNetV3Large',

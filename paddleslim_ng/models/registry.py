@@ -10,6 +10,7 @@ from typing import Any, Final
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.models.densenet import DenseNet121
 from paddleslim_ng.models.googlenet import GoogLeNet
+from paddleslim_ng.models.lenet import LeNet
 from paddleslim_ng.models.mobilenet import MobileNet
 from paddleslim_ng.models.mobilenet_v2 import MobileNetV2
 from paddleslim_ng.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
@@ -23,6 +24,7 @@ from paddleslim_ng.models.vision_transformer import VisionTransformer
 __all__ = ['MODELS', 'create']
 
 _NETWORKS: Final[tuple[type[Network], ...]] = (
+    LeNet,
     MobileNet,
     MobileNetV2,
     MobileNetV3Small,

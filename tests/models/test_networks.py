@@ -17,6 +17,7 @@ from paddleslim_ng.errors import ConfigError
 # expansion convolution of its first block, MobileNetV3 those of Paddle's variant, and the transformer lacks a class
 # token with its position (2 x 384).
 COUNTS = {
+    'LeNet': 5_696_876,  # nearly all in fc3; 61,706 on its own images
     'MobileNet': 4_231_976,
     'MobileNetV2': 3_504_872 + 1_088,
     'MobileNetV3Small': 2_939_958,
@@ -77,6 +78,11 @@ def test_parameter_count_of_variants(name: str, kwargs: dict[str, Any], count: i
     assert sum(math.prod(shape) for shape in trainable(fresh.main).values()) == count
 
 
+def test_parameter_count_of_lenet_on_its_own_images(fresh: Any) -> None:
+    slim.models.LeNet().net(image(1, 28), class_dim=10)
+    assert sum(math.prod(shape) for shape in trainable(fresh.main).values()) == 61_706
+
+
 def marked(names: list[str]) -> list[Any]:
     return [pytest.param(n, marks=pytest.mark.full) if n in SLOW else n for n in names]
 
@@ -105,6 +111,7 @@ def test_trains_a_step(name: str) -> None:
 @pytest.mark.parametrize('name', marked(list(COUNTS)))
 @pytest.mark.parametrize('shape', [(1, 28, 28), (3, 64, 64), (1, 8, 8)])
 def test_probabilities_of_small_images(name: str, shape: tuple[int, int, int], fresh: Any) -> None:
+    shape = (shape[0], *(max(size, slim.models.MODELS[name].minimum_size) for size in shape[1:]))
     x = paddle.static.data('x', [None, *shape], 'float32')
     network = slim.models.create(name, **tiny(name))
     out = network.net(input=x, class_dim=7)
@@ -154,6 +161,7 @@ def test_mobilenet_scale_of_net_overrides(fresh: Any) -> None:
 @pytest.mark.parametrize(
     ('name', 'parameters'),
     [
+        ('LeNet', ['conv1_weights', 'conv2_offset', 'fc3_weights', 'fc4_offset', 'fc5_weights']),
         ('MobileNetV2', ['conv1_1_weights', 'conv2_1_expand_weights', 'conv3_2_dwise_bn_scale', 'fc10_offset']),
         ('MobileNetV3Small', ['conv2_se_1_weights', 'conv2_se_2_offset', 'conv12_linear_weights', 'fc_weights']),
         ('MobileNetV3Large', ['conv5_depthwise_bn_mean', 'conv_last_weights', 'last_1x1_conv_weights', 'fc_offset']),
@@ -218,6 +226,8 @@ def test_errors(fresh: Any) -> None:
         slim.models.VisionTransformer().net(image(3, 30, 'odd'), 10)
     with pytest.raises(ConfigError, match='at least 4 pixels'):
         slim.models.MobileNet().net(image(3, 3, 'dot'), 10)
+    with pytest.raises(ConfigError, match='at least 12 pixels'):
+        slim.models.LeNet().net(image(1, 8, 'small'), 10)
     with pytest.raises(ConfigError, match='known C, H and W'):
         slim.models.MobileNet().net(paddle.static.data('flat', [None, 9], 'float32'), 10)
     paddle.disable_static()
