@@ -7,7 +7,7 @@ from paddleslim_ng.core.executor import Executor
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.naming import set_name
 from paddleslim_ng.core.paddle_compat import is_legacy_program, is_pir_program
-from paddleslim_ng.core.parameters import has_array, load_array, shape_of, store_array
+from paddleslim_ng.core.parameters import has_array, load_array, shape_of, store_array, view_array
 
 __all__ = [
     'Executor',
@@ -24,4 +24,5 @@ __all__ = [
     'set_name',
     'shape_of',
     'store_array',
+    'view_array',
 ]

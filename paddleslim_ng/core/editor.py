@@ -1,7 +1,8 @@
 """The verbs by which a program of either IR is read and edited.
 
-:class:`Editor` is the interface; :mod:`legacy_editor` and :mod:`pir_editor` implement it. Misuse of PIR's bindings ends
-the process, so every verb checks its preconditions in Python first and raises :class:`GraphError`.
+:class:`Editor` is the interface; :mod:`legacy_editor`, and :mod:`pir_reader` with :mod:`pir_editor`, implement it.
+Misuse of PIR's bindings ends the process, so every verb checks its preconditions in Python first and raises
+:class:`GraphError`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from paddleslim_ng.prune.evaluation import EngineReport, Evaluator
 from paddleslim_ng.prune.global_ranking import GlobalRanking
 from paddleslim_ng.prune.idx_selector import IDX_SELECTOR
 from paddleslim_ng.prune.prune_io import load_model, save_model
-from paddleslim_ng.prune.pruner import Explanation, Pruner, PruningSession
+from paddleslim_ng.prune.pruner import Pruner
 from paddleslim_ng.prune.report import EquivalenceFigures, ParameterReport, PruneReport
 from paddleslim_ng.prune.sensitive import get_ratios_by_loss, load_sensitivities, merge_sensitive, sensitivity
+from paddleslim_ng.prune.session import Explanation, PruningSession
 from paddleslim_ng.prune.taylor import Taylor
 
 __all__ = [

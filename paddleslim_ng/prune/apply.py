@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.core import OpWrapper, VarWrapper, has_array, load_array, shape_of, store_array
+from paddleslim_ng.core import OpWrapper, VarWrapper, has_array, load_array, shape_of, store_array, view_array
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.prune.channels import Analysis, Cut, Layout
 from paddleslim_ng.prune.optimizer_state import Followers, is_idle, offset, state_of
@@ -17,16 +19,19 @@ from paddleslim_ng.prune.records import Positions, new_record, record_name, reco
 __all__ = ['Footprint', 'ScopeCut', 'catch_up_state', 'cut_graph', 'cut_scope', 'footprint', 'kept_positions']
 
 Footprint = dict[str, list[tuple[int, Positions]]]
+Kept = Sequence[tuple[int, Positions]]
+Change = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 def kept_positions(analysis: Analysis, cut: Cut) -> dict[VarWrapper, list[tuple[int, npt.NDArray[np.bool_]]]]:
     """Return, for each parameter that loses positions, the axes and masks of what stays."""
-    result: dict[VarWrapper, list[tuple[int, npt.NDArray[np.bool_]]]] = {}
-    for var, marks in analysis.parameters.items():
-        axes = [(axis, cut.keep(mark.labels)) for axis, mark in sorted(marks.items()) if cut.touches(mark.labels)]
-        if axes:
-            result[var] = axes
-    return result
+    if cut.kept is None:
+        cut.kept = {}
+        for var, marks in analysis.parameters.items():
+            axes = [(axis, cut.keep(mark.labels)) for axis, mark in sorted(marks.items()) if cut.touches(mark.labels)]
+            if axes:
+                cut.kept[var] = axes
+    return cut.kept
 
 
 def footprint(analysis: Analysis, cut: Cut) -> Footprint:
@@ -38,12 +43,13 @@ def footprint(analysis: Analysis, cut: Cut) -> Footprint:
 
 
 class ScopeCut:
-    """New contents of a scope, prepared in full before anything is written, and the old ones.
+    """A change of a scope, checked in full before anything is written; it remembers the old contents.
 
     Args:
         scope: the Paddle scope.
-        old: ``{name: present content}``.
-        new: ``{name: new content}``, for the same names.
+        old: ``{name: present content}``, which may be views of the tensors' memory: :meth:`commit` writes elsewhere.
+        change: ``{name: function from the old content to the new}``, for the same names. What it returns is copied at
+            once, so that functions may share working memory.
         records: ``{name: content}`` of the records of kept positions.
 
     Attributes:
@@ -54,21 +60,24 @@ class ScopeCut:
         self,
         scope: Any,
         old: Mapping[str, npt.NDArray[Any]],
-        new: Mapping[str, npt.NDArray[Any]],
+        change: Mapping[str, Change],
         records: Mapping[str, Positions] | None = None,
     ) -> None:
         self._scope = scope
-        self._new = {**new, **(records or {})}
+        self._change = dict(change)
+        self._records = dict(records or {})
         self._old_records = {
-            name: load_array(scope, name) if has_array(scope, name) else None for name in records or ()
+            name: load_array(scope, name) if has_array(scope, name) else None for name in self._records
         }
         self.backup = dict(old)
 
     def commit(self) -> None:
         """Write the new contents; put the old ones back if that fails halfway."""
         try:
-            for name, array in self._new.items():
-                store_array(self._scope, name, array)
+            for name, change in self._change.items():
+                store_array(self._scope, name, change(self.backup[name]), fresh=True)
+            for name, record in self._records.items():
+                store_array(self._scope, name, record)
         except BaseException:
             self.restore()
             raise
@@ -76,12 +85,34 @@ class ScopeCut:
     def restore(self) -> None:
         """Put the old contents back, and the records of kept positions as they were."""
         for name, array in self.backup.items():
-            store_array(self._scope, name, array)
+            store_array(self._scope, name, array, fresh=True)
         for name, record in self._old_records.items():
             if record is not None:
                 store_array(self._scope, name, record)
             elif self._scope.find_var(name) is not None:
                 self._scope.erase([name])
+
+
+class _Scratch:
+    """Cuts arrays in working memory that it uses again; a result lasts until the next one is made."""
+
+    def __init__(self) -> None:
+        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+
+    def compress(self, array: npt.NDArray[Any], axes: Kept, front: int) -> npt.NDArray[Any]:
+        """Return ``array`` with the kept positions only, along axes that are counted from ``front``."""
+        for turn, (axis, positions) in enumerate(axes):
+            shape = list(array.shape)
+            shape[axis + front] = len(positions)
+            # Without the mode, numpy would write to memory of its own first.
+            array = np.take(array, positions, axis + front, out=self._room(turn % 2, shape, array.dtype), mode='clip')
+        return array
+
+    def _room(self, which: int, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        size = math.prod(shape) * dtype.itemsize
+        if self._buffers[which].size < size:
+            self._buffers[which] = np.empty(size, np.uint8)
+        return self._buffers[which][:size].view(dtype).reshape(shape)
 
 
 def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero: bool = False) -> ScopeCut:
@@ -101,25 +132,28 @@ def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero:
         GraphError: the scope lacks a parameter or its state, or a shape is not the program's.
     """
     old: dict[str, npt.NDArray[Any]] = {}
-    new: dict[str, npt.NDArray[Any]] = {}
+    change: dict[str, Change] = {}
     records: dict[str, Positions] = {}
-    kept: dict[int, Positions] = {}
+    positions: dict[int, Positions] = {}
+    scratch = _Scratch()
     for var, axes in kept_positions(analysis, cut).items():
-        old[var.name()] = array = _checked(scope, var.name(), var)
+        old[var.name()] = _checked(scope, var.name(), var)
         if zero:
-            new[var.name()] = _zero(array, axes)
+            change[var.name()] = partial(_zero, axes=axes)
             continue
-        new[var.name()] = _compress(array, axes, 0)
+        for _, mask in axes:
+            if id(mask) not in positions:
+                positions[id(mask)] = np.flatnonzero(mask)
+        kept = [(axis, positions[id(mask)]) for axis, mask in axes]
+        change[var.name()] = partial(scratch.compress, axes=kept, front=0)
         for one in state_of(var, follow):
             name, front = one.name(), offset(one, var)
             if has_array(scope, name) or not is_idle(one):
-                old[name] = state = _checked(scope, name, var, front)
-                new[name] = _compress(state, axes, front)
+                old[name] = _checked(scope, name, var, front)
+                change[name] = partial(scratch.compress, axes=kept, front=front)
         for axis, mask in axes:
-            if id(mask) not in kept:
-                kept[id(mask)] = np.flatnonzero(mask)
-            records[record_name(var.name(), axis)] = new_record(scope, var.name(), axis, len(mask), kept[id(mask)])
-    return ScopeCut(scope, old, new, records)
+            records[record_name(var.name(), axis)] = new_record(scope, var.name(), axis, len(mask), positions[id(mask)])
+    return ScopeCut(scope, old, change, records)
 
 
 def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) -> ScopeCut:
@@ -138,7 +172,8 @@ def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) 
         GraphError: some state is neither as before the cut nor as after it, or it is not known which positions to keep.
     """
     old: dict[str, npt.NDArray[Any]] = {}
-    new: dict[str, npt.NDArray[Any]] = {}
+    change: dict[str, Change] = {}
+    scratch = _Scratch()
     for var, axes in kept_positions(analysis, cut).items():
         target = _cut_shape(var, analysis.parameters[var], cut)
         for one in state_of(var, follow):
@@ -147,8 +182,9 @@ def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) 
             if shape[front:] == target:
                 continue
             old[name] = state = _checked(scope, name, var, front)
-            new[name] = _compress(state, [_exact(scope, var, axis, mask, state, front) for axis, mask in axes], front)
-    return ScopeCut(scope, old, new)
+            kept = [(axis, _exact(scope, var, axis, mask, state, front)) for axis, mask in axes]
+            change[name] = partial(scratch.compress, axes=kept, front=front)
+    return ScopeCut(scope, old, change)
 
 
 Axes = Sequence[tuple[int, npt.NDArray[np.bool_]]]
@@ -161,33 +197,25 @@ def _zero(array: npt.NDArray[Any], axes: Axes) -> npt.NDArray[Any]:
     return result
 
 
-def _compress(array: npt.NDArray[Any], axes: Axes, front: int) -> npt.NDArray[Any]:
-    for axis, mask in axes:
-        array = np.compress(mask, array, axis=axis + front)
-    return array
-
-
 def _exact(
     scope: Any, var: VarWrapper, axis: int, mask: npt.NDArray[np.bool_], state: npt.NDArray[Any], front: int
-) -> tuple[int, npt.NDArray[np.bool_]]:
+) -> Positions:
     """Return the positions that the cut of the parameter kept; any will do for state that is the same everywhere."""
     positions = recorded_positions(scope, var, axis)
     if positions is not None:
-        exact = np.zeros_like(mask)
-        exact[positions] = True
-        return axis, exact
+        return positions
     if not (state == np.take(state, [0], axis=axis + front)).all():
         raise GraphError(
             f'optimizer state of {var.name()!r} has not been cut with it, and the scope has no record of the positions '
             f'kept along axis {axis}; run the startup program anew before loading the parameters, or prune the '
             'training program first'
         )
-    return axis, mask
+    return np.flatnonzero(mask)
 
 
 def _checked(scope: Any, name: str, var: VarWrapper, front: int = 0) -> npt.NDArray[Any]:
     try:
-        array = load_array(scope, name)
+        array = view_array(scope, name)
     except GraphError as error:
         raise GraphError(
             f'the scope holds no value for {name!r}, which must be cut along with {var.name()!r}; run the startup '

@@ -16,8 +16,8 @@ from paddleslim_ng.core import (
     VarWrapper,
     clone_program,
     has_array,
-    load_array,
     store_array,
+    view_array,
 )
 from paddleslim_ng.core.paddle_compat import global_scope, new_scope
 from paddleslim_ng.errors import EquivalenceError, GraphError
@@ -217,9 +217,9 @@ def zeroed(values: Mapping[str, Array], footprint: Footprint) -> dict[str, Array
 
 
 def persistable_values(graph: GraphWrapper, scope: Any) -> dict[str, Array]:
-    """Copy every persistable of a program out of a scope."""
+    """Return every persistable of a program as the scope holds it now; views, where its memory can be shared."""
     persistables: list[VarWrapper] = [var for var in graph.vars() if var.persistable()]
-    return {var.name(): load_array(scope, var.name()) for var in persistables if has_array(scope, var.name())}
+    return {var.name(): view_array(scope, var.name()) for var in persistables if has_array(scope, var.name())}
 
 
 def run_in(

@@ -16,7 +16,7 @@ from paddleslim_ng.prune.costs import CutCost, InputShapes, get_cost, marginal_c
 from paddleslim_ng.prune.selection import Request, Selection, lowest_classes, round_removal, without_channels
 
 if TYPE_CHECKING:
-    from paddleslim_ng.prune.pruner import PruningSession
+    from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['NORMALIZATIONS', 'GlobalRanking']
 

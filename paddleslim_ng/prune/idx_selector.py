@@ -25,7 +25,7 @@ from paddleslim_ng.prune.selection import (
 )
 
 if TYPE_CHECKING:
-    from paddleslim_ng.prune.pruner import PruningSession
+    from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['IDX_SELECTOR', 'FunctionSelector', 'LowestScores', 'OptimalThreshold', 'Selector', 'get_idx_selector']
 

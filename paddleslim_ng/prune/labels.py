@@ -113,9 +113,14 @@ class LabelSpace:
 
 
 class Cut:
-    """A decision: which label classes leave. Answers for any label array which positions stay."""
+    """A decision: which label classes leave. Answers for any label array which positions stay.
+
+    Attributes:
+        kept: what :func:`~paddleslim_ng.prune.apply.kept_positions` has found, or None.
+    """
 
     def __init__(self, space: LabelSpace, removed: npt.NDArray[np.bool_]) -> None:
+        self.kept: dict[VarWrapper, list[tuple[int, npt.NDArray[np.bool_]]]] | None = None
         self._kept_of_label = ~removed[space.roots()]
         self._memo: dict[int, tuple[LabelArray, npt.NDArray[np.bool_], int]] = {}
 

@@ -16,8 +16,8 @@ from paddleslim_ng.errors import GraphError
 from paddleslim_ng.prune.apply import catch_up_state, cut_graph
 from paddleslim_ng.prune.channels import Cut
 from paddleslim_ng.prune.model_files import ModelFiles, read_model_files, write_model_files
-from paddleslim_ng.prune.pruner import PruningSession
 from paddleslim_ng.prune.records import record_name
+from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['load_model', 'save_model']
 

@@ -14,7 +14,7 @@ from paddleslim_ng.prune.criterion import ChannelCriterion, Scorer, finite_value
 from paddleslim_ng.prune.selection import Request
 
 if TYPE_CHECKING:
-    from paddleslim_ng.prune.pruner import PruningSession
+    from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['Criterion', 'Group', 'GroupMember', 'PruneInfo', 'check_criterion', 'group_of', 'score_requests']
 
@@ -126,7 +126,7 @@ def _apply(scorer: Any, session: PruningSession, request: Request) -> Scores:
 
 def _call(criterion: Any, session: PruningSession, request: Request) -> Any:
     group = group_of(session, request)
-    values = {member.name: finite_values(session, member.name) for member in group}
+    values = {member.name: np.array(finite_values(session, member.name)) for member in group}
     result = criterion(group, values, session.graph)
     try:
         return result[request.name][request.axis]

@@ -18,7 +18,7 @@ from paddleslim_ng.prune.criterion import rows_of
 from paddleslim_ng.prune.selection import Request
 
 if TYPE_CHECKING:
-    from paddleslim_ng.prune.pruner import PruningSession
+    from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['Taylor']
 

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 import paddleslim_ng as slim
-from paddleslim_ng.core import has_array, load_array, shape_of, store_array
+from paddleslim_ng.core import has_array, load_array, shape_of, store_array, view_array
 from paddleslim_ng.errors import GraphError
 from tests.core.support import batch, small
 
@@ -33,6 +33,29 @@ def test_read_and_write(filled: Any) -> None:
     assert np.array_equal(load_array(scope, 'w'), w)
     found = slim.Executor().run(net.main, feed=batch(), fetch_list=['w'], scope=scope)[0]
     assert np.array_equal(found, w)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16', 'float64', 'int64', 'int8', 'uint8', 'bool', 'uint16'])
+def test_a_view_is_read_only_and_survives_what_is_written_elsewhere(dtype: str) -> None:
+    scope, old = paddle.static.Scope(), np.arange(60).reshape(3, 20).astype(dtype)
+    store_array(scope, 'w', old)
+    view = view_array(scope, 'w')
+    assert view.dtype == old.dtype
+    np.testing.assert_array_equal(view, old)
+    with pytest.raises(ValueError, match='read-only'):
+        view[0, 0] = 1
+    store_array(scope, 'w', np.zeros([2, 2], dtype), fresh=True)
+    np.testing.assert_array_equal(view, old)
+    assert load_array(scope, 'w').tolist() == np.zeros([2, 2], dtype).tolist()
+
+
+def test_a_view_shares_the_memory_of_the_scope() -> None:
+    scope = paddle.static.Scope()
+    store_array(scope, 'w', np.zeros([64], 'float32'))
+    first, second = view_array(scope, 'w'), view_array(scope, 'w')
+    assert np.shares_memory(first, second)
+    store_array(scope, 'w', np.ones([64], 'float32'))
+    assert first.sum() == 64
 
 
 def test_shape_and_kind_may_change(filled: Any) -> None:
