@@ -5,12 +5,13 @@ from __future__ import annotations
 from paddleslim_ng.analysis.flops import LayerCost, flops, layer_costs
 from paddleslim_ng.analysis.model_size import model_size, numel
 from paddleslim_ng.analysis.plot import plot_sensitivities
-from paddleslim_ng.analysis.report import ModelFigures, Report, write_report
+from paddleslim_ng.analysis.report import ModelFigures, Report, ReportTable, write_report
 
 __all__ = [
     'LayerCost',
     'ModelFigures',
     'Report',
+    'ReportTable',
     'flops',
     'layer_costs',
     'model_size',

@@ -11,7 +11,7 @@ from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.runtime.atomic import atomic_write
 from paddleslim_ng.runtime.latency import Latency
 
-__all__ = ['ModelFigures', 'Report', 'write_report']
+__all__ = ['ModelFigures', 'Report', 'ReportTable', 'write_report']
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,25 @@ class ModelFigures:
 
 
 @dataclass(frozen=True)
+class ReportTable:
+    """A table of its own, for what the other sections have no place for.
+
+    Attributes:
+        title: heading of the section.
+        head: names of the columns.
+        rows: cells as text, row by row; the first of a row names it.
+        text: a paragraph above the table.
+        notes: lines below it.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: str = ''
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of a report. Everything but the title may be left out, and is then not shown.
 
@@ -48,6 +67,7 @@ class Report:
         sensitivities: ``{parameter: {ratio: loss}}``.
         loss: tolerated loss by which the ratios were chosen.
         ratios: ``{parameter: ratio}`` as chosen.
+        tables: further tables, such as the files made for devices and what was measured of them.
         notes: lines that the reader should know, such as those of ``pruner.report``.
         environment: versions, machine, seeds, times.
     """
@@ -60,6 +80,7 @@ class Report:
     sensitivities: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     loss: float | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
+    tables: Sequence[ReportTable] = ()
     notes: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -78,7 +99,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         report: the content.
 
     Raises:
-        ConfigError: there is no title.
+        ConfigError: there is no title, or a row of a table has not as many cells as its head.
         OSError: the file cannot be written.
 
     Example:
@@ -86,4 +107,8 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     """
     if not report.title:
         raise ConfigError('a report needs a title')
+    for table in report.tables:
+        uneven = [list(row) for row in table.rows if len(row) != len(table.head)]
+        if uneven:
+            raise ConfigError(f'table {table.title!r} has {len(table.head)} columns, and a row {uneven[0]}')
     atomic_write(path, report.html())

@@ -64,6 +64,7 @@ def render(report: Report) -> str:
         _sensitivities,
         _ratios,
         _layers,
+        _tables,
         _notes,
         _environment,
     )
@@ -275,10 +276,20 @@ def _shape(row: LayerCost | None) -> str:
     return '' if row is None else ' \u00d7 '.join(map(str, row.output_shape[1:] or row.output_shape))
 
 
+def _tables(report: Report) -> str:
+    parts = []
+    for table in report.tables:
+        rows = [_cells(first, map(escape, rest)) for first, *rest in table.rows]
+        parts.append(_section(table.title, table.text, _table(table.head, rows) + _list(table.notes)))
+    return '\n'.join(parts)
+
+
 def _notes(report: Report) -> str:
-    if not report.notes:
-        return ''
-    return _section('Notes', '', '<ul>' + ''.join(f'<li>{escape(str(note))}</li>' for note in report.notes) + '</ul>')
+    return _section('Notes', '', _list(report.notes)) if report.notes else ''
+
+
+def _list(lines: Sequence[str]) -> str:
+    return '<ul>' + ''.join(f'<li>{escape(str(line))}</li>' for line in lines) + '</ul>' if lines else ''
 
 
 def _environment(report: Report) -> str:

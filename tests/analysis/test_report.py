@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import pytest
 
-from paddleslim_ng.analysis import LayerCost, ModelFigures, Report, plot_sensitivities, svg, write_report
+from paddleslim_ng.analysis import LayerCost, ModelFigures, Report, ReportTable, plot_sensitivities, svg, write_report
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.runtime import Latency
 
@@ -70,6 +70,7 @@ def full_report() -> Report:
         sensitivities=CURVES,
         loss=0.01,
         ratios={'conv2_1_sep_weights': 0.3, 'conv3_1_sep_weights': 0.20999995},
+        tables=[ReportTable('Device <files>', ['file', 'size'], [['a<b>.nb', '12 kB']], 'Made & read.', ['5 < 6'])],
         notes=['pruned 19 of 64 channels of conv2_1_sep_weights', '<script>alert(1)</script>'],
         environment={'paddle': '3.3.1 (PIR)', 'threads': '1'},
     )
@@ -91,6 +92,8 @@ def test_report_is_one_safe_page(tmp_path: Path) -> None:
         assert text in page.text, text
     for text in ('64 × 14 × 14', '45 × 14 × 14', '1.19e-06', 'synthesized <x>', '3.3.1 (PIR)', '0.2100', 'fine-tuned'):
         assert text in page.text, text
+    for text in ('Device <files>', 'a<b>.nb', '12 kB', 'Made & read.', '5 < 6'):
+        assert text in page.text, text
     assert page.tags.count('svg') == 2
     assert [p.name for p in tmp_path.iterdir()] == ['report.html']
 
@@ -101,6 +104,8 @@ def test_report_leaves_out_what_is_not_known(tmp_path: Path) -> None:
     assert page.tags.count('h2') == 1 and '50.00 %' in page.text
     with pytest.raises(ConfigError, match='title'):
         write_report(tmp_path / 'b.html', Report(''))
+    with pytest.raises(ConfigError, match='2 columns'):
+        write_report(tmp_path / 'b.html', Report('T', tables=[ReportTable('t', ['a', 'b'], [['only one']])]))
     assert not (tmp_path / 'b.html').exists()
 
 
