@@ -24,11 +24,13 @@ class SlotDeclaration:
         name: as legacy programs spell it.
         many: it takes a list of variables.
         optional: it may stay empty.
+        scratch: an output that only a backward pass reads.
     """
 
     name: str
     many: bool
     optional: bool
+    scratch: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,12 @@ def declaration_of(type: str) -> OperatorDeclaration | None:
 
 
 def _slots(protos: Iterable[Any]) -> dict[str, SlotDeclaration]:
-    return {item.name: SlotDeclaration(item.name, bool(item.duplicable), bool(item.dispensable)) for item in protos}
+    return {
+        item.name: SlotDeclaration(
+            item.name, bool(item.duplicable), bool(item.dispensable), bool(item.intermediate or item.extra)
+        )
+        for item in protos
+    }
 
 
 def _find(slots: Mapping[str, SlotDeclaration], name: str) -> SlotDeclaration | None:

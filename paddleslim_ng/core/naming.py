@@ -7,6 +7,7 @@ a string attribute; it survives ``clone`` and ``minimize`` and is dropped on sav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from paddleslim_ng.core import paddle_compat
@@ -14,6 +15,7 @@ from paddleslim_ng.core.op_table import canonical_type
 from paddleslim_ng.errors import GraphError
 
 __all__ = [
+    'adopt_names',
     'copy_name',
     'current_name',
     'ensure_names',
@@ -72,9 +74,10 @@ def value_name(value: Any) -> str:
     if kind == 'builtin.split':
         vector = op.operand_source(0)
         maker = vector.get_defining_op()
-        position = _index_in(maker, vector)
-        # The parts of a later result must not take the names of results.
-        return f'{_op_name(maker)}.tmp_{position}.{index}' if position else f'{_op_name(maker)}.tmp_{index}'
+        if maker.num_results() == 1:
+            return f'{_op_name(maker)}.tmp_{index}'
+        # The parts must not take the names of the other results.
+        return f'{_op_name(maker)}.tmp_{_index_in(maker, vector)}.{index}'
     order = _LEGACY_ORDER.get(kind)
     return f'{_op_name(op)}.tmp_{order[index] if order else index}'
 
@@ -105,6 +108,30 @@ def _index_in(op: Any, value: Any) -> int:
     if op.num_results() == 1:
         return 0
     return next(index for index, result in enumerate(op.results()) if result.is_same(value))
+
+
+def adopt_names(program: Any, names: Sequence[tuple[Any, str]]) -> None:
+    """Name results of a program that has no names yet, as a translation does; names given later clash with none.
+
+    Args:
+        program: a PIR program.
+        names: pairs of a result and its name; the last name of a result counts.
+    """
+    counters: dict[str, int] = {}
+    for _, name in names:
+        kind, _, rest = name.partition('.')[0].rpartition('_')
+        if rest.isdigit():
+            counters[kind] = max(counters.get(kind, 0), int(rest) + 1)
+    for op in program.global_block().ops:
+        if op.name() not in _UNNAMED and not op.has_attr(_PREFIX):
+            kind = canonical_type(op.name())
+            number = counters.get(kind, 0)
+            counters[kind] = number + 1
+            op.set_str_attr(_PREFIX, f'{kind}_{number}')
+    for value, name in names:
+        op = value.get_defining_op()
+        if op.name() not in ('builtin.parameter', 'pd_op.data'):
+            op.set_str_attr(f'{_EXPLICIT}{_index_in(op, value)}', name)
 
 
 def set_value_name(value: Any, name: str) -> None:

@@ -6,7 +6,7 @@ Everything here is a thin, typed doorway. Should a future Paddle move one of the
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,11 @@ __all__ = [
     'BACKWARD_ROLE',
     'OPTIMIZE_ROLE',
     'LegacyProgram',
+    'add_fetch_operators',
     'clone_pir_op',
     'create_shaped_type',
     'dtype_name',
+    'expect_fed',
     'feed_instead',
     'full_constant',
     'full_int_array',
@@ -43,7 +45,9 @@ __all__ = [
     'pir_call',
     'pir_from_legacy',
     'self_test',
+    'split_vector',
     'unique_names',
+    'unknown_to_pir',
     'used_external_values',
 ]
 
@@ -174,6 +178,34 @@ def attribute_kind(number: int) -> str:
 def pir_from_legacy(program: Any) -> Any:
     """Let Paddle translate a legacy inference program; its errors come through as they are."""
     return _pir.translate_to_pir(program.desc)
+
+
+def unknown_to_pir(program: Any) -> list[str]:
+    """Return the types of operators of a legacy program that Paddle cannot translate to PIR, each once."""
+    return list(dict.fromkeys(str(name) for name in _pir.check_unregistered_ops(program.desc)))
+
+
+def add_fetch_operators(program: Any, names: Iterable[str]) -> None:
+    """Append operators that fetch variables of a legacy program."""
+    block = program.global_block()
+    holder = block.create_var(name='fetch', type=_core.VarDesc.VarType.FETCH_LIST, persistable=True)
+    for index, name in enumerate(names):
+        block.append_op(type='fetch', inputs={'X': [name]}, outputs={'Out': [holder]}, attrs={'col': index})
+
+
+def expect_fed(variable: Any) -> None:
+    """Mark a variable of a legacy program as an input."""
+    variable.desc.set_need_check_feed(True)
+    variable.is_data = True
+
+
+def split_vector(vector: Any) -> list[Any]:
+    """Insert the operator that takes a PIR vector of tensors apart, right after its maker, and return the parts.
+
+    The vector must not have one yet: a second one ends the process.
+    """
+    with insertion_after(vector.get_defining_op()):
+        return list(pir_call('builtin_split', vector))
 
 
 @contextmanager

@@ -71,6 +71,7 @@ def _plan(graph: GraphWrapper, editor: PirEditor, fetches: list[VarWrapper]) -> 
             refusals.append((op, str(reason)))
     if refusals:
         raise _unsupported(refusals)
+    plan.drop_unused(var.name() for var in fetches)
     return plan
 
 

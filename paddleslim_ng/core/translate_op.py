@@ -32,43 +32,49 @@ _HARMLESS_IN = {
 
 
 def translate_directly(
-    op: OpWrapper, plan: TranslationPlan, *, replaces: Collection[str] = (), **given: object
+    op: OpWrapper,
+    plan: TranslationPlan,
+    *,
+    attrs: Mapping[str, object] | None = None,
+    replaces: Collection[str] = (),
+    omits: Collection[str] = (),
 ) -> None:
     """Plan the legacy operator of the same canonical type.
 
     Args:
         op: operator of a PIR program.
         plan: takes the operator and its variables.
-        replaces: attributes of the PIR operator that ``given`` accounts for.
-        given: attributes that the PIR operator does not have, or has otherwise.
+        attrs: legacy attributes that the PIR operator does not have, or has otherwise.
+        replaces: attributes of the PIR operator that ``attrs`` accounts for.
+        omits: input slots that the legacy operator does not need.
 
     Raises:
         UntranslatableError: Paddle has no such legacy operator, or it lacks a slot or attribute.
     """
+    if op.raw.num_regions():
+        raise UntranslatableError('it is control flow')
     declared = declaration_of(op.type())
     if declared is None:
         raise UntranslatableError('Paddle has no legacy operator of this type')
-    if op.raw.num_regions():
-        raise UntranslatableError('control flow')
-    names = plan.editor.vocabulary_of(op)
-    inputs, attr_variables = _inputs(op, plan, declared, names)
+    inputs, attr_variables = _inputs(op, plan, declared, omits)
     outputs = _outputs(op, plan, declared)
-    attrs = _attributes(op, declared, names, given, replaces)
+    attributes = _attributes(op, declared, plan.editor.vocabulary_of(op), attrs or {}, replaces)
     _add_missing_outputs(op, plan, declared, outputs)
-    plan.add(op.type(), inputs, outputs, attrs, attr_variables)
+    plan.add(op.type(), inputs, outputs, attributes, attr_variables)
 
 
 def _inputs(
-    op: OpWrapper, plan: TranslationPlan, declared: OperatorDeclaration, names: Vocabulary
+    op: OpWrapper, plan: TranslationPlan, declared: OperatorDeclaration, omits: Collection[str]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     inputs: dict[str, list[str]] = {}
     attr_variables: dict[str, str] = {}
+    names = plan.editor.vocabulary_of(op)
     carriers = {
         slot: (index, attribute)
         for index, (slot, attribute) in enumerate(zip(names.operands, names.constants))
         if attribute is not None
     }
-    for slot in op.input_slots():
+    for slot in (slot for slot in op.input_slots() if slot not in omits):
         group = op.inputs(slot)
         if slot in carriers:
             index, attribute = carriers[slot]

@@ -19,7 +19,8 @@ RowFunction = Callable[[OpWrapper, TranslationPlan], None]
 
 def _cast(op: OpWrapper, plan: TranslationPlan) -> None:
     source, target = op.inputs('X')[0], op.outputs('Out')[0]
-    translate_directly(op, plan, in_dtype=dtype_attribute(source), out_dtype=dtype_attribute(target))
+    kinds = {'in_dtype': dtype_attribute(source), 'out_dtype': dtype_attribute(target)}
+    translate_directly(op, plan, attrs=kinds)
 
 
 def _constant(op: OpWrapper, plan: TranslationPlan) -> None:
@@ -44,7 +45,7 @@ def _constant_vector(op: OpWrapper, plan: TranslationPlan) -> None:
 def _literal(op: OpWrapper, plan: TranslationPlan) -> None:
     out = op.outputs('Out')[0]
     values = [paddle_compat.plain_number(value) for value in op.attr('values')]
-    if any(abs(value) > 2**53 for value in values):
+    if 'int' in out.dtype() and any(abs(value) > 2**53 for value in values):
         raise UntranslatableError('PIR shows integers beyond 2**53 inexactly')
     kind = np.dtype(out.dtype()).type if out.dtype() != 'bfloat16' else np.float32
     attrs = {
@@ -75,14 +76,24 @@ def _shape(op: OpWrapper, plan: TranslationPlan) -> None:
 
 def _strided_slice(op: OpWrapper, plan: TranslationPlan) -> None:
     """Paddle's shape inference ends the process where the flags are missing."""
-    translate_directly(op, plan, infer_flags=[1] * len(op.attr('axes')))
+    translate_directly(op, plan, attrs={'infer_flags': [1] * len(op.attr('axes'))})
 
 
 def _sum(op: OpWrapper, plan: TranslationPlan) -> None:
     kinds = {'in_dtype': -1, 'out_dtype': -1}
     if op.attr('dtype'):
         kinds = {'in_dtype': dtype_attribute(op.inputs('X')[0]), 'out_dtype': dtype_attribute(op.outputs('Out')[0])}
-    translate_directly(op, plan, replaces=('dtype',), **kinds)
+    translate_directly(op, plan, attrs=kinds, replaces=('dtype',))
+
+
+def _clip(op: OpWrapper, plan: TranslationPlan) -> None:
+    """The legacy operator wants its bounds as attributes even where variables give them."""
+    translate_directly(op, plan, attrs={name: op.attr(name) or 0.0 for name in ('min', 'max')})
+
+
+def _rnn(op: OpWrapper, plan: TranslationPlan) -> None:
+    """The legacy operator makes the state of its dropout itself."""
+    translate_directly(op, plan, omits=('DropoutStateIn',))
 
 
 ROWS: Mapping[str, RowFunction] = {
@@ -91,6 +102,8 @@ ROWS: Mapping[str, RowFunction] = {
     'full_int_array': _constant_vector,
     'arange': _range,
     'assign_value': _literal,
+    'clip': _clip,
+    'rnn': _rnn,
     'shape': _shape,
     'strided_slice': _strided_slice,
     'sum': _sum,

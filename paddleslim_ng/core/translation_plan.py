@@ -122,3 +122,14 @@ class TranslationPlan:
         target = self.new(f'{self.name(var)}.{dtype}', var.shape(), dtype)
         self.add_cast(self.name(var), var.dtype(), target, dtype)
         return target
+
+    def drop_unused(self, fetches: Iterable[str]) -> None:
+        """Forget parameters and state that no planned operator touches and nobody fetches."""
+        used = set(fetches)
+        for op in self.ops:
+            used.update(op.attr_variables.values())
+            for slots in (op.inputs, op.outputs):
+                used.update(name for group in slots.values() for name in group)
+        unused = [var.name for var in self.vars.values() if var.role in ('parameter', 'state') and var.name not in used]
+        for name in unused:
+            del self.vars[name]
