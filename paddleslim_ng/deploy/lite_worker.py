@@ -21,7 +21,8 @@ log goes to stderr. The commands:
 ``{"do": "load", "file": PATH}``            makes a fresh predictor: ``inputs`` (names), ``milliseconds`` of loading and
                                             ``library_bytes``, the resident size before
 ``{"do": "set", "arrays": {NAME: NPY}}``    copies arrays into the inputs; they stay for all later runs
-``{"do": "run", "repeats": 1}``             runs: lists ``milliseconds`` (wall clock) and ``cpu_milliseconds`` per run
+``{"do": "run", "repeats": 1}``             runs: per run, lists ``milliseconds`` (wall clock), ``cpu_milliseconds`` and
+                                            ``switches`` (how often the system took the CPU away)
 ``{"do": "outputs", "folder": PATH}``       writes the outputs: list ``outputs`` of ``[NAME, NPY]``, in their order
 ``{"do": "memory"}``                        ``peak_bytes``: the largest resident size of the process so far
 ``{"do": "quit"}``                          answers and ends
@@ -35,6 +36,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -117,12 +119,15 @@ class Server:
         predictor = self._loaded()
         wall: list[float] = []
         cpu: list[float] = []
+        switches: list[int] = []
         for _ in range(int(command.get('repeats', 1))):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
             cpu_begin, begin = time.process_time(), time.perf_counter()
             predictor.run()
             wall.append((time.perf_counter() - begin) * 1e3)
             cpu.append((time.process_time() - cpu_begin) * 1e3)
-        return {'milliseconds': wall, 'cpu_milliseconds': cpu}
+            switches.append(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before)
+        return {'milliseconds': wall, 'cpu_milliseconds': cpu, 'switches': switches}
 
     def outputs(self, command: Reply) -> Reply:
         """Write the outputs into a folder."""

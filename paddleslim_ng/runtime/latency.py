@@ -23,25 +23,31 @@ _Key = TypeVar('_Key', bound=Hashable)
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall-clock time of one run, in milliseconds, over ``repeats`` runs.
+    """Wall-clock time of one run, in milliseconds.
 
     Attributes:
         median: half of the runs were faster.
         p10: a tenth of the runs were faster.
         p90: nine tenths of the runs were faster.
-        repeats: number of timed runs.
+        repeats: number of runs that count.
+        interrupted: fraction of the runs during which the system took the CPU away. They do not count, unless they are
+            more than three quarters of all.
     """
 
     median: float
     p10: float
     p90: float
     repeats: int
+    interrupted: float = 0.0
 
     @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Latency:
-        """Summarize the times of single runs."""
-        p10, median, p90 = np.percentile(milliseconds, [10, 50, 90])
-        return cls(float(median), float(p10), float(p90), len(milliseconds))
+    def of(cls, milliseconds: Sequence[float], switches: Sequence[int] = ()) -> Latency:
+        """Summarize the times of single runs, given how often each was interrupted."""
+        quiet = [time for time, count in zip(milliseconds, switches) if not count] if switches else milliseconds
+        interrupted = 1 - len(quiet) / len(milliseconds)
+        counted = quiet if 4 * len(quiet) >= len(milliseconds) else milliseconds
+        p10, median, p90 = np.percentile(counted, [10, 50, 90])
+        return cls(float(median), float(p10), float(p90), len(counted), interrupted)
 
     def __str__(self) -> str:
         return f'{self.median:.3f} ms (p10 {self.p10:.3f}, p90 {self.p90:.3f})'
@@ -97,7 +103,7 @@ def measure_latency(
     for outcome in times.values():
         if isinstance(outcome, DeployError):
             raise outcome
-    return {label: Latency.of(outcome) for label, outcome in times.items() if not isinstance(outcome, DeployError)}
+    return {label: outcome for label, outcome in times.items() if isinstance(outcome, Latency)}
 
 
 def feed_process(process: WorkerProcess, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -112,9 +118,7 @@ def feed_process(process: WorkerProcess, feeds: Mapping[str, npt.NDArray[Any]]) 
     process.set_inputs({name: feeds[name] for name in process.inputs})
 
 
-def take_turns(
-    processes: Mapping[_Key, WorkerProcess], repeats: int, warmup: int
-) -> dict[_Key, list[float] | DeployError]:
+def take_turns(processes: Mapping[_Key, WorkerProcess], repeats: int, warmup: int) -> dict[_Key, Latency | DeployError]:
     """Time loaded models turn by turn.
 
     In its turn a model runs twice, and the second run counts: the first brings its parameters back into the caches,
@@ -126,20 +130,20 @@ def take_turns(
         warmup: uncounted runs of each model before the first turn.
 
     Returns:
-        Wall-clock milliseconds of each counted run; for a model that failed or crashed on the way, its error. The
-        others go on.
+        The latency of each; for a model that failed or crashed on the way, its error. The others go on.
     """
-    outcome: dict[_Key, list[float] | DeployError] = {key: [] for key in processes}
+    errors: dict[_Key, DeployError] = {}
+    runs: dict[_Key, list[tuple[float, int]]] = {key: [] for key in processes}
     for turn in range(repeats + 1):
         for key, process in processes.items():
-            times = outcome[key]
-            if isinstance(times, DeployError):
+            if key in errors:
                 continue
             try:
                 if turn:
-                    times.append(process.run(2).wall[-1])
+                    times = process.run(2)
+                    runs[key].append((times.wall[-1], times.switches[-1]))
                 elif warmup:
                     process.run(warmup)
             except DeployError as error:
-                outcome[key] = error
-    return outcome
+                errors[key] = error
+    return {key: errors[key] if key in errors else Latency.of(*zip(*runs[key])) for key in processes}

@@ -8,7 +8,8 @@ It reads one JSON object per line from stdin and answers each with one line on s
 "parameters": PATH, "threads": 1,           size before
 "onednn": true, "precision": "fp32"}``
 ``{"do": "set", "arrays": {NAME: NPY}}``    copies arrays into the inputs; they stay for all later runs
-``{"do": "run", "repeats": 1}``             runs: lists ``milliseconds`` (wall clock) and ``cpu_milliseconds`` per run
+``{"do": "run", "repeats": 1}``             runs: per run, lists ``milliseconds`` (wall clock), ``cpu_milliseconds`` and
+                                            ``switches`` (how often the system took the CPU away)
 ``{"do": "outputs", "folder": PATH}``       writes the outputs: list ``outputs`` of ``[NAME, NPY]``, in their order
 ``{"do": "memory"}``                        ``peak_bytes``: the largest resident size since ``load`` began
 ==========================================  ============================================================================
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -62,12 +64,15 @@ class _Server:
     def run(self, command: Reply) -> Reply:
         wall: list[float] = []
         cpu: list[float] = []
+        switches: list[int] = []
         for _ in range(command['repeats']):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
             cpu_begin, begin = time.process_time(), time.perf_counter()
             self.predictor.run()
             wall.append((time.perf_counter() - begin) * 1e3)
             cpu.append((time.process_time() - cpu_begin) * 1e3)
-        return {'milliseconds': wall, 'cpu_milliseconds': cpu}
+            switches.append(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before)
+        return {'milliseconds': wall, 'cpu_milliseconds': cpu, 'switches': switches}
 
     def outputs(self, command: Reply) -> Reply:
         written = []

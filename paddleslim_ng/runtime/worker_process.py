@@ -26,15 +26,17 @@ _Self = TypeVar('_Self', bound='WorkerProcess')
 
 
 class RunTimes(NamedTuple):
-    """Times of single runs, in milliseconds.
+    """Times of single runs, in milliseconds, and disturbances.
 
     Attributes:
         wall: by the clock.
         cpu: spent by all threads of the process.
+        switches: how often the system took the CPU away from the process during the run.
     """
 
     wall: list[float]
     cpu: list[float]
+    switches: list[int]
 
 
 class WorkerProcess:
@@ -110,7 +112,7 @@ class WorkerProcess:
     def run(self, repeats: int = 1) -> RunTimes:
         """Run the model ``repeats`` times and return how long each run took."""
         answer = self.ask('run', repeats=int(repeats))
-        return RunTimes(list(answer['milliseconds']), list(answer['cpu_milliseconds']))
+        return RunTimes(answer['milliseconds'], answer['cpu_milliseconds'], answer['switches'])
 
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs of the last run, in the model's order."""

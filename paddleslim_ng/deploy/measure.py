@@ -1,0 +1,288 @@
+"""How fast models are on each engine of this machine, and what that means."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from paddleslim_ng.deploy.engines import ENGINES, Engine, cpu_flags, obstacle, remark
+from paddleslim_ng.deploy.lite_process import LiteProcess
+from paddleslim_ng.deploy.model_source import ModelFiles, check_feeds, is_quantized, saved_files
+from paddleslim_ng.deploy.verdict import EngineRow, table, verdict
+from paddleslim_ng.errors import ConfigError, DeployError, EquivalenceError, GraphError, nearest_names
+from paddleslim_ng.runtime.latency import Latency, feed_process, take_turns
+from paddleslim_ng.runtime.predictor_process import PredictorProcess
+from paddleslim_ng.runtime.worker_process import WorkerProcess
+
+__all__ = ['Measurement', 'measure']
+
+_ORIGINAL = 'original'
+_MODEL = 'model'
+_Cell = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What :func:`measure` found.
+
+    Attributes:
+        rows: one per model and engine, in that order, those that did not run included.
+        baseline: label of the model that the others are compared with; None where there is only one.
+        threads: threads of each process.
+        repeats: counted runs of each row.
+        shapes: ``{input: shape}`` of the arrays fed.
+    """
+
+    rows: tuple[EngineRow, ...]
+    baseline: str | None
+    threads: int
+    repeats: int
+    shapes: dict[str, list[int]]
+
+    @property
+    def table(self) -> str:
+        """The figures as lines of text."""
+        return table(self.rows, self.baseline)
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the figures mean, one sentence per entry."""
+        return verdict(self.rows, self.baseline)
+
+    def row(self, model: str, engine: str) -> EngineRow:
+        """Return the row of one model and engine.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        for row in self.rows:
+            if (row.model, row.engine) == (model, engine):
+                return row
+        raise KeyError((model, engine))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as what JSON can hold."""
+        return {**asdict(self), 'rows': [asdict(row) for row in self.rows], 'verdict': self.verdict}
+
+    def __str__(self) -> str:
+        return '\n'.join([self.table, '', *(f'- {sentence}' for sentence in self.verdict)])
+
+
+class _Job(NamedTuple):
+    """What every process of a measurement is given."""
+
+    feeds: Mapping[str, npt.NDArray[Any]]
+    threads: int
+    timeout: float
+    interpreter: str | os.PathLike[str] | None
+
+
+class _Source:
+    """A model under measurement: its files, and its other formats, made once."""
+
+    def __init__(self, label: str, files: ModelFiles, folder: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.label = label
+        self.files = files
+        self._folder = folder
+        model = files.load()
+        check_feeds(model, feeds)
+        self.quantized = is_quantized(model.program)
+
+    @cached_property
+    def pdmodel(self) -> ModelFiles:
+        return self.files.as_pdmodel(self._folder / 'pdmodel')
+
+    def nb(self, interpreter: str | os.PathLike[str] | None) -> Path:
+        from paddleslim_ng.deploy.lite import to_lite
+
+        return Path(to_lite(self.pdmodel.prefix, self._folder / 'x86', target='x86', interpreter=interpreter).file)
+
+
+def measure(
+    model: Any,
+    feeds: Mapping[str, npt.NDArray[Any]],
+    threads: int = 1,
+    *,
+    original: Any = None,
+    engines: Sequence[str] | None = None,
+    repeats: int = 50,
+    warmup: int = 5,
+    timeout: float = 300.0,
+    interpreter: str | os.PathLike[str] | None = None,
+    fetches: Iterable[Any] | None = None,
+    scope: Any = None,
+) -> Measurement:
+    """Time models on every engine of this machine, side by side, and say what the figures mean.
+
+    Every model has a fresh process of its own on every engine. The processes run turn by turn, one run each, so that a
+    disturbance of the machine hits all of them alike; a run before each counted one warms the caches. Engines that
+    cannot run a model stay in the result, with the reason.
+
+    Args:
+        model: a path prefix of a saved model, a loaded :class:`~paddleslim_ng.runtime.InferenceModel`, or a program of
+            either IR; or several of them, ``{label: model}``.
+        feeds: ``{data name: array}``; each model takes the inputs it has.
+        threads: threads of each engine.
+        original: the model to compare with. Where None, it is the first of several models.
+        engines: names of :data:`~paddleslim_ng.deploy.engines.ENGINES`; all where None.
+        repeats: counted runs of each model on each engine.
+        warmup: runs before the first turn.
+        timeout: seconds that loading, or one run, of a model may take.
+        interpreter: a Python with Paddle Lite; found where None.
+        fetches: outputs of the programs among the models.
+        scope: their parameters; Paddle's global scope where None.
+
+    Returns:
+        Figures, table and verdict.
+
+    Raises:
+        ConfigError: no model, an unknown engine, a count below one, or a program without ``fetches``.
+        DataError: a file is missing, or an array of the feeds is missing or does not fit its input.
+        GraphError: a program cannot be saved.
+
+    Example:
+        >>> print(slim.deploy.measure('out/pruned', {'image': image}, original='out/dense'))
+    """
+    labelled = _labelled(model, original)
+    chosen = [_engine(name) for name in (ENGINES if engines is None else engines)]
+    if not chosen or repeats < 1 or warmup < 0 or threads < 1:
+        raise ConfigError('measure needs an engine, repeats >= 1, warmup >= 0 and threads >= 1')
+    job = _Job(feeds, threads, timeout, interpreter)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = []
+        for index, (label, item) in enumerate(labelled.items()):
+            place = Path(folder, str(index))
+            files = saved_files(item, place, feeds=feeds, fetches=fetches, scope=scope)
+            sources.append(_Source(label, files, place, feeds))
+        rows = _rows(sources, chosen, job, repeats, warmup)
+    shapes = {name: list(array.shape) for name, array in feeds.items()}
+    return Measurement(tuple(rows), next(iter(labelled)) if len(labelled) > 1 else None, threads, repeats, shapes)
+
+
+def _labelled(model: Any, original: Any) -> dict[str, Any]:
+    """Return the models by label, the one to compare with first."""
+    models = dict(model) if isinstance(model, Mapping) else {_MODEL: model}
+    if not models:
+        raise ConfigError('measure needs a model')
+    if original is None:
+        return models
+    if _ORIGINAL in models:
+        raise ConfigError(f'a model is called {_ORIGINAL!r} and original is given as well: give one of them')
+    return {_ORIGINAL: original, **models}
+
+
+def _engine(name: str) -> Engine:
+    if name not in ENGINES:
+        raise ConfigError(f'unknown engine {name!r}; known: {", ".join(ENGINES)}{nearest_names(name, ENGINES)}')
+    return ENGINES[name]
+
+
+def _rows(
+    sources: Sequence[_Source], engines: Sequence[Engine], job: _Job, repeats: int, warmup: int
+) -> list[EngineRow]:
+    flags = cpu_flags()
+    cells = {(source.label, engine.name): (source, engine) for source in sources for engine in engines}
+    notes = {cell: obstacle(engine, source.quantized, flags) for cell, (source, engine) in cells.items()}
+    with ExitStack() as stack:
+        processes: dict[_Cell, WorkerProcess] = {}
+        for cell, opened in _start([(cell, *cells[cell]) for cell in cells if not notes[cell]], job).items():
+            if isinstance(opened, WorkerProcess):
+                processes[cell] = stack.enter_context(opened)
+                feed_process(opened, job.feeds)
+                notes[cell] = remark(cells[cell][1], cells[cell][0].quantized, flags)
+            else:
+                notes[cell] = _one_line(opened)
+        times = take_turns(processes, repeats, warmup)
+        rows: list[EngineRow] = []
+        first: dict[str, list[npt.NDArray[Any]]] = {}
+        for cell, (source, _) in cells.items():
+            row = EngineRow(*cell, quantized=source.quantized, note=notes[cell])
+            rows.append(_filled(row, processes[cell], times[cell], first) if cell in processes else row)
+        return rows
+
+
+def _filled(
+    row: EngineRow,
+    process: WorkerProcess,
+    latency: Latency | DeployError,
+    first: dict[str, list[npt.NDArray[Any]]],
+) -> EngineRow:
+    """Return a row with its figures, or with the error of its process; ``first`` keeps each model's first outputs."""
+    if isinstance(latency, DeployError):
+        return replace(row, note=_one_line(latency))
+    try:
+        outputs = list(process.outputs().values())
+        memory = process.peak_bytes() - process.library_bytes
+    except DeployError as error:
+        return replace(row, note=_one_line(error))
+    difference = _difference(first[row.model], outputs) if row.model in first else None
+    first.setdefault(row.model, outputs)
+    return replace(row, latency=latency, memory_mb=memory / 1e6, difference=difference)
+
+
+def _start(
+    wanted: Sequence[tuple[_Cell, _Source, Engine]], job: _Job
+) -> dict[_Cell, WorkerProcess | DeployError | GraphError | EquivalenceError]:
+    """Start the processes, a few at a time; what cannot start gives its error."""
+    prepared: list[tuple[_Cell, Engine, Any]] = []
+    for cell, source, engine in wanted:
+        # Conversions use Paddle, which is not made for threads.
+        prepared.append((cell, engine, _prepare(source, engine, job)))
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        started = pool.map(lambda item: _open(item[1], item[2], job), prepared)
+        return {cell: outcome for (cell, _, _), outcome in zip(prepared, started)}
+
+
+def _prepare(source: _Source, engine: Engine, job: _Job) -> Any:
+    """Return the file or files that an engine loads, or the error that keeps them from being made."""
+    try:
+        if engine.runtime == 'lite':
+            return source.nb(job.interpreter)
+        return source.pdmodel if engine.needs_pdmodel else source.files
+    except (DeployError, GraphError, EquivalenceError) as error:
+        return error
+
+
+def _open(engine: Engine, files: Any, job: _Job) -> Any:
+    try:
+        if isinstance(files, ModelFiles):
+            return PredictorProcess(
+                files.program,
+                files.parameters,
+                threads=job.threads,
+                onednn=engine.onednn,
+                precision=engine.precision,
+                timeout=job.timeout,
+            )
+        if isinstance(files, Path):
+            return LiteProcess(files, interpreter=job.interpreter, threads=job.threads, timeout=job.timeout)
+    except DeployError as error:
+        return error
+    return files
+
+
+def _difference(first: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]) -> float:
+    """Return the largest difference as a fraction of the scale; infinite where the shapes differ or it is no number."""
+    if [array.shape for array in first] != [array.shape for array in outputs]:
+        return float('inf')
+    largest = 0.0
+    for one, other in zip(first, outputs):
+        if one.size:
+            gap = float(np.max(np.abs(one.astype('float64') - other.astype('float64'))))
+            scale = float(np.max(np.abs(one.astype('float64'))))
+            largest = max(largest, gap / scale if scale else gap) if np.isfinite(gap) else float('inf')
+    return largest
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split())[:400]
