@@ -8,6 +8,8 @@ from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.naming import set_name
 from paddleslim_ng.core.paddle_compat import is_legacy_program, is_pir_program
 from paddleslim_ng.core.parameters import has_array, load_array, shape_of, store_array, view_array
+from paddleslim_ng.core.translate import translate_program
+from paddleslim_ng.core.translate_to_pir import translate_to_pir
 
 __all__ = [
     'Executor',
@@ -24,5 +26,7 @@ __all__ = [
     'set_name',
     'shape_of',
     'store_array',
+    'translate_program',
+    'translate_to_pir',
     'view_array',
 ]
