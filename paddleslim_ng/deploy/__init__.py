@@ -1,8 +1,38 @@
-"""From a program to a file that the phone runs: Paddle Lite, with what came out proved."""
+"""From a program to a file that the phone runs: Paddle Lite, with what came out proved and measured."""
 
 from __future__ import annotations
 
 from paddleslim_ng.deploy.interpreters import LiteInterpreter, find_interpreter
+from paddleslim_ng.deploy.legalize import PASSES, LegalizePass, legalize
+from paddleslim_ng.deploy.lite import to_lite
+from paddleslim_ng.deploy.lite_options import PRECISIONS, TARGETS
 from paddleslim_ng.deploy.lite_process import LiteProcess, RunTimes
+from paddleslim_ng.deploy.lite_result import LiteModel
+from paddleslim_ng.deploy.measure import measure
+from paddleslim_ng.deploy.nb import Kernel, NbFile, read_nb
+from paddleslim_ng.deploy.verification import Figures, Verification
+from paddleslim_ng.deploy.verify import verify
+from paddleslim_ng.runtime.inference_model import load_inference_model, save_inference_model
 
-__all__ = ['LiteInterpreter', 'LiteProcess', 'RunTimes', 'find_interpreter']
+__all__ = [
+    'PASSES',
+    'PRECISIONS',
+    'TARGETS',
+    'Figures',
+    'Kernel',
+    'LegalizePass',
+    'LiteInterpreter',
+    'LiteModel',
+    'LiteProcess',
+    'NbFile',
+    'RunTimes',
+    'Verification',
+    'find_interpreter',
+    'legalize',
+    'load_inference_model',
+    'measure',
+    'read_nb',
+    'save_inference_model',
+    'to_lite',
+    'verify',
+]

@@ -111,7 +111,13 @@ class Server:
         for name, path in command['arrays'].items():
             if name not in known:  # Paddle Lite would end the process
                 raise KeyError(f'no input {name!r}; the model has {known}')
-            predictor.get_input_by_name(name).from_numpy(np.ascontiguousarray(np.load(path)))
+            tensor, array = predictor.get_input_by_name(name), np.ascontiguousarray(np.load(path))
+            fill(tensor, array)
+            if not np.array_equal(tensor.numpy(), array, equal_nan=array.dtype.kind == 'f'):
+                raise ValueError(
+                    f'Paddle Lite cannot take {array.dtype} arrays of numpy {np.__version__}, with which its wheel was '
+                    f'not built; use an interpreter that has numpy 1'
+                )
         return {}
 
     def run(self, command: Reply) -> Reply:
@@ -154,6 +160,26 @@ class Server:
         if self.predictor is None:
             raise ValueError('load a file first')
         return self.predictor
+
+
+def fill(tensor: Any, array: Any) -> None:
+    """Copy an array into an input of Paddle Lite.
+
+    The wheel was built for numpy 1. With numpy 2, ``from_numpy`` takes every array for one of zero bytes and leaves the
+    input as it was, without an error. Lists of numbers work with both, for the element types that have a setter.
+    """
+    setters = {
+        'float32': 'set_float_data',
+        'int32': 'set_int32_data',
+        'int8': 'set_int8_data',
+        'uint8': 'set_uint8_data',
+    }
+    setter = setters.get(str(array.dtype))
+    if setter is None:
+        tensor.from_numpy(array)
+        return
+    tensor.resize(list(array.shape))
+    getattr(tensor, setter)(array.ravel().tolist())
 
 
 def serve(channel: TextIO) -> None:

@@ -105,7 +105,11 @@ class _Source:
     def nb(self, interpreter: str | os.PathLike[str] | None) -> Path:
         from paddleslim_ng.deploy.lite import to_lite
 
-        return Path(to_lite(self.pdmodel.prefix, self._folder / 'x86', target='x86', interpreter=interpreter).file)
+        precision = 'int8' if self.quantized else 'fp32'
+        converted = to_lite(
+            self.pdmodel.prefix, self._folder / 'x86', 'x86', precision, interpreter=interpreter, check=False
+        )
+        return converted.file
 
 
 def measure(
