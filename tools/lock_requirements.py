@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OWN_NAME = 'paddleslim-ng'
 # Wheels that exist on one platform only; elsewhere the line must not apply.
-MARKERS = {'paddlelite': "sys_platform == 'linux' and platform_machine == 'x86_64'"}
+LINUX_X86 = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+MARKERS = {'paddlelite': LINUX_X86, 'paddle2onnx': LINUX_X86}
 
 
 def resolve(source: Path) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, is_legacy_program, is_pir_program
+from paddleslim_ng.core import GraphWrapper, VarWrapper, is_legacy_program, is_pir_program
 from paddleslim_ng.errors import ConfigError, DataError
 from paddleslim_ng.runtime.feeds import data_inputs
 from paddleslim_ng.runtime.inference_model import (
@@ -67,7 +67,7 @@ def saved_files(
     model: Any,
     folder: Path,
     *,
-    feeds: Collection[str] = (),
+    feeds: Collection[str] | None = None,
     fetches: Iterable[Any] | None = None,
     scope: Any = None,
 ) -> ModelFiles:
@@ -76,7 +76,7 @@ def saved_files(
     Args:
         model: path prefix of a saved model, an :class:`InferenceModel`, or a program of either IR.
         folder: takes the files of a program.
-        feeds: of a program: names of the inputs it may be given.
+        feeds: of a program: names of the inputs it may be given; what the outputs depend on where None.
         fetches: of a program: its outputs.
         scope: of a program: holds its parameters; Paddle's global scope where None.
 
@@ -96,7 +96,9 @@ def saved_files(
     return ModelFiles(saved.program_file, saved.parameter_file)
 
 
-def _program_parts(model: Any, feeds: Collection[str], fetches: Iterable[Any] | None) -> tuple[Any, list[str], Any]:
+def _program_parts(
+    model: Any, feeds: Collection[str] | None, fetches: Iterable[Any] | None
+) -> tuple[Any, list[str], list[Any]]:
     program = model.program if isinstance(model, GraphWrapper) else model
     if not (is_legacy_program(program) or is_pir_program(program)):
         raise ConfigError(
@@ -105,8 +107,22 @@ def _program_parts(model: Any, feeds: Collection[str], fetches: Iterable[Any] | 
         )
     if fetches is None:
         raise ConfigError('say with fetches=[...] which outputs of the program the model has')
-    names = [var.name() for var in data_inputs(program)]
-    return program, [name for name in names if name in feeds], list(fetches)
+    targets = list(fetches)
+    graph = GraphWrapper(program)
+    wanted = _sources([graph.var(item) for item in targets]) if feeds is None else set(feeds)
+    return program, [var.name() for var in data_inputs(graph) if var.name() in wanted], targets
+
+
+def _sources(targets: list[VarWrapper]) -> set[str]:
+    """Return the names of everything that variables are computed from."""
+    found: set[str] = set()
+    queue = list(targets)
+    while queue:
+        var = queue.pop()
+        if var.name() not in found:
+            found.add(var.name())
+            queue.extend(source for op in var.inputs() for source in op.all_inputs())
+    return found
 
 
 def check_feeds(model: InferenceModel, feeds: Mapping[str, npt.NDArray[Any]]) -> None:

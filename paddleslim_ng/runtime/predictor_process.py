@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from paddleslim_ng.runtime.worker_process import WorkerProcess
+from paddleslim_ng.runtime.worker_process import WorkerProcess, worker_environment
 
 __all__ = ['PredictorProcess']
 
@@ -38,16 +38,10 @@ class PredictorProcess(WorkerProcess):
         precision: str = 'fp32',
         timeout: float = 120.0,
     ) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        environment = {
-            **os.environ,
-            'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
-            'OMP_NUM_THREADS': str(threads),
-        }
         program, parameters = Path(program_file).resolve(), Path(parameter_file).resolve()
         super().__init__(
             [sys.executable, '-m', _WORKER],
-            environment,
+            worker_environment(threads),
             runtime='Paddle Inference',
             model=program.name,
             timeout=timeout,

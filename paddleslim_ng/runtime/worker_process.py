@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.errors import DataError, DeployError
 
-__all__ = ['RunTimes', 'WorkerProcess', 'cause_of_death']
+__all__ = ['RunTimes', 'WorkerProcess', 'cause_of_death', 'worker_environment']
 
 _LONGEST = 1500
 _Self = TypeVar('_Self', bound='WorkerProcess')
@@ -195,6 +195,13 @@ def _close_quietly(pipe: IO[bytes]) -> None:
         pipe.close()
     except OSError:  # unsent data for a process that is gone
         return
+
+
+def worker_environment(threads: int = 1) -> dict[str, str]:
+    """Return the environment variables with which this Python finds this package and keeps to some threads."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
+    return {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': str(threads)}
 
 
 def cause_of_death(code: int, log: str) -> str:
