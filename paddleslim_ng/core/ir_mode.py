@@ -18,6 +18,8 @@ __all__ = ['ir_mode', 'matching_ir']
 def ir_mode(pir: bool) -> Iterator[None]:
     """Let Paddle build, load and run PIR programs inside, or legacy ones; afterwards it is in its former mode.
 
+    Inside, Paddle is in static mode, also where the caller is in dynamic mode.
+
     Raises:
         GraphError: PIR is asked of a Paddle that has none.
     """
@@ -25,12 +27,25 @@ def ir_mode(pir: bool) -> Iterator[None]:
         raise GraphError(
             f'paddle {paddle.__version__} has no PIR; PIR programs and .json models need Paddle 3.0 or later'
         )
-    if pir == in_pir_mode():
+    with _static_mode():
+        if pir == in_pir_mode():
+            yield
+            return
+        guard = paddle.pir_utils.IrGuard if pir else paddle.pir_utils.OldIrGuard
+        with guard():
+            yield
+
+
+@contextmanager
+def _static_mode() -> Iterator[None]:
+    dynamic = paddle.in_dynamic_mode()
+    if dynamic:
+        paddle.enable_static()
+    try:
         yield
-        return
-    guard = paddle.pir_utils.IrGuard if pir else paddle.pir_utils.OldIrGuard
-    with guard():
-        yield
+    finally:
+        if dynamic:
+            paddle.disable_static()
 
 
 @contextmanager

@@ -38,17 +38,24 @@ __all__ = [
     'is_legacy_program',
     'is_pir_program',
     'is_pir_value',
+    'legacy_content',
     'legacy_dtype',
+    'legacy_state',
     'new_ir_mapping',
     'new_scope',
     'operator_proto',
+    'parse_legacy',
+    'pir_builds',
     'pir_call',
     'pir_from_legacy',
+    'pir_state',
+    'read_pir',
     'self_test',
     'split_vector',
     'unique_names',
     'unknown_to_pir',
     'used_external_values',
+    'write_pir',
 ]
 
 BACKWARD_ROLE = 1
@@ -206,6 +213,69 @@ def split_vector(vector: Any) -> list[Any]:
     """
     with insertion_after(vector.get_defining_op()):
         return list(pir_call('builtin_split', vector))
+
+
+_KEEPS_XSHAPE = frozenset({'reshape2', 'transpose2', 'flatten2', 'flatten_contiguous_range', 'squeeze2', 'unsqueeze2'})
+
+
+def parse_legacy(content: bytes) -> Any:
+    """Return the program in a ``.pdmodel``, as Paddle's own loader prepares it; Paddle's errors come through."""
+    program = paddle.static.deserialize_program(content)
+    promoted = getattr(_framework, 'process_type_promotion', None)
+    return program if promoted is None else promoted(program)
+
+
+def legacy_content(program: Any, feeds: list[Any], fetches: list[Any]) -> tuple[bytes, list[str]]:
+    """Return the ``.pdmodel`` of a legacy program, for every Paddle 2 and Paddle Lite, and the names of its state.
+
+    Attributes are written in the form that was common before Paddle 2.5. Paddle's own function leaves the ``XShape``
+    outputs out, through which Paddle Lite's converter writes without looking.
+    """
+    whole = paddle.static.normalize_program(program, feeds, fetches)
+    clipped = whole._remove_training_info(clip_extra=True)
+    for index in range(whole.desc.num_blocks()):
+        before, after = whole.desc.block(index), clipped.desc.block(index)
+        for position in range(before.op_size()):
+            op = before.op(position)
+            if op.type() in _KEEPS_XSHAPE and 'XShape' in op.output_names():
+                after.op(position).set_output('XShape', op.output('XShape'))
+    return bytes(clipped.desc.serialize_to_string(legacy_format=True)), legacy_state(whole)
+
+
+def read_pir(path: str) -> Any:
+    """Return the program in a ``.json`` file; Paddle's errors come through."""
+    program = paddle.static.Program()
+    _core.deserialize_pir_program(path, program)
+    return program
+
+
+def write_pir(program: Any, feeds: list[Any], fetches: list[Any], path: str) -> list[str]:
+    """Write the ``.json`` of a PIR program and return the names of its parameters and state."""
+    whole = paddle.static.normalize_program(program, feeds, fetches)
+    _core.serialize_pir_program(whole, path, True, False, True)
+    return pir_state(whole)
+
+
+def pir_state(program: Any) -> list[str]:
+    """Return the names of what a PIR program keeps in its parameter file."""
+    found = []
+    for op in program.global_block().ops:
+        if op.name() == 'builtin.parameter':
+            found.append(str(op.str_attr('parameter_name')))
+        elif op.name() == 'pd_op.data' and op.result(0).persistable:
+            found.append(str(op.str_attr('name')))
+    return found
+
+
+def legacy_state(program: Any) -> list[str]:
+    """Return the names of what a legacy program keeps in its parameter file."""
+    tensor = _core.VarDesc.VarType.LOD_TENSOR
+    return [var.name for var in program.list_vars() if var.persistable and var.type == tensor]
+
+
+def pir_builds(name: str) -> bool:
+    """Tell whether this Paddle has the PIR operator ``pd_op.<name>``; looking at others ends the process."""
+    return hasattr(paddle._pir_ops, name)
 
 
 @contextmanager

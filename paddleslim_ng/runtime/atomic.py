@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ['atomic_write', 'publish', 'temporary_sibling']
+__all__ = ['atomic_write', 'publish', 'publish_together', 'temporary_sibling']
 
 
 @contextmanager
@@ -51,6 +52,41 @@ def publish(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
     with open(source, 'rb+') as file:
         os.fsync(file.fileno())
     _rename(Path(source), Path(target))
+
+
+def publish_together(files: Sequence[tuple[Path, Path]]) -> None:
+    """Move finished files over their targets, all or none: where one move fails, the former files come back.
+
+    Args:
+        files: pairs of a finished file and its target, on one file system, in the order of their appearance.
+
+    Raises:
+        OSError: a move failed.
+    """
+    with ExitStack() as stack:
+        backups = [(target, stack.enter_context(temporary_sibling(target))) for _, target in files]
+        for target, backup in backups:
+            if target.exists():
+                _keep(target, backup)
+        moved: list[tuple[Path, Path]] = []
+        try:
+            for (source, target), pair in zip(files, backups):
+                publish(source, target)
+                moved.append(pair)
+        except OSError:
+            for target, backup in moved:
+                if backup.exists():
+                    os.replace(backup, target)
+                else:
+                    target.unlink()
+            raise
+
+
+def _keep(file: Path, backup: Path) -> None:
+    try:
+        os.link(file, backup)
+    except OSError:  # a file system without hard links
+        shutil.copy2(file, backup)
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
-"""Inference models on disk, in the format of the program's IR, proved to compute what the program computes."""
+"""Inference models on disk, in either format, proved to compute what the program computes."""
 
 from __future__ import annotations
 
+import filecmp
 import os
 import secrets
 import shutil
@@ -16,33 +17,27 @@ import numpy.typing as npt
 import paddle
 
 from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, has_array, shape_of
-from paddleslim_ng.core.ir_mode import ir_mode, matching_ir
-from paddleslim_ng.core.translate import translate_program
+from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError, GraphError
-from paddleslim_ng.runtime.atomic import publish
+from paddleslim_ng.runtime.atomic import publish_together
 from paddleslim_ng.runtime.feeds import data_inputs, synthesize_feeds
+from paddleslim_ng.runtime.inference_outputs import inference_outputs
+from paddleslim_ng.runtime.model_files import PARAMETERS, PROGRAMS, ModelFiles, find_model, model_files
+from paddleslim_ng.runtime.model_loading import InferenceModel, load_inference_model, load_model_files, model_in_ir
+from paddleslim_ng.runtime.model_writing import write_model
 
-__all__ = ['InferenceModel', 'SavedModel', 'load_inference_model', 'model_files', 'save_inference_model']
+__all__ = [
+    'InferenceModel',
+    'SavedModel',
+    'convert_model',
+    'load_inference_model',
+    'model_files',
+    'save_inference_model',
+]
 
-_PARAMETERS = '.pdiparams'
-_PROGRAMS = {'pir': '.json', 'legacy': '.pdmodel'}
 _NOT_TENSORS = frozenset({'feed', 'fetch'})
-
-
-class InferenceModel(NamedTuple):
-    """A loaded inference model; unpacks in the order of ``paddle.static.load_inference_model``.
-
-    Attributes:
-        program: program of the IR that the file holds.
-        feeds: names of the data inputs.
-        fetches: output Variables or Values of ``program``.
-        scope: where its parameters are.
-    """
-
-    program: Any
-    feeds: list[str]
-    fetches: list[Any]
-    scope: Any
+_FORMATS = {'json': 'pir', 'pdmodel': 'legacy'}
+_OTHER = {'pir': 'legacy', 'legacy': 'pir'}
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def save_inference_model(
     program: Any,
     path_prefix: str | os.PathLike[str],
     feeds: Iterable[Any],
-    fetches: Iterable[Any],
+    fetches: Iterable[Any] | None = None,
     scope: Any = None,
     executor: Any = None,
     *,
@@ -90,10 +85,13 @@ def save_inference_model(
         program: a program of either IR, or a GraphWrapper.
         path_prefix: path without suffix; the folder is created.
         feeds: names, Variables or Values of the data inputs.
-        fetches: names, Variables or Values of the outputs.
+        fetches: names, Variables or Values of the outputs. Where None: a loaded model's own outputs; else the results
+            computed from ``feeds`` alone that no operator reads; else, in an evaluation program, the one variable that
+            its loss and metrics start from.
         scope: holds the parameters; Paddle's global scope where None.
         executor: its place is used; the CPU where None.
-        format: ``'json'`` (PIR) or ``'pdmodel'`` (legacy); that of the program's IR where None.
+        format: ``'json'`` (PIR) or ``'pdmodel'`` (legacy, for Paddle Lite and Paddle 2); that of the program's IR where
+            None. A program of the other IR is translated.
         check: run program and reloaded model on the same feed and compare.
         feed: arrays for that run; made up where missing.
         tolerance: largest difference allowed, as a fraction of the largest absolute output.
@@ -102,60 +100,65 @@ def save_inference_model(
         The files and the figures of the check.
 
     Raises:
-        GraphError: an unknown feed or fetch, a needed input missing in ``feeds``, or a parameter missing in the scope.
-        DataError: the program cannot run on the feed of the check.
+        GraphError: an unknown feed or fetch, a needed input missing in ``feeds``, or a parameter missing in the scope;
+            without ``fetches``, outputs that cannot be told.
+        UnsupportedOpError: operators that the format does not have; all of them are listed.
+        ConfigError: an unknown format.
+        DataError: the program cannot run on the feed of the check, or the files cannot be written.
         EquivalenceError: the reloaded model computes something else.
     """
     source = program.program if isinstance(program, GraphWrapper) else program
     scope = scope if scope is not None else paddle.static.global_scope()
-    graph = GraphWrapper(clone_program(source, for_test=True))
-    feed_vars = [graph.var(item) for item in feeds]
-    fetch_vars = [graph.var(item) for item in fetches]
-    _check_inputs(graph, feed_vars, fetch_vars, scope)
-    saved, saved_feeds, saved_fetches = _in_format(graph, feed_vars, fetch_vars, format)
+    if format is not None and format not in _FORMATS:
+        raise ConfigError(f"format must be 'json' or 'pdmodel', not {format!r}")
+    with matching_ir(source):
+        graph = GraphWrapper(clone_program(source, for_test=True))
+        feed_vars = [graph.var(item) for item in feeds]
+        if fetches is None:
+            fetch_vars = inference_outputs(GraphWrapper(source), graph, [var.name() for var in feed_vars])
+        else:
+            fetch_vars = [graph.var(item) for item in fetches]
+        _check_inputs(graph, feed_vars, fetch_vars, scope)
+        ir = _FORMATS[format] if format else graph.ir
+        part = model_in_ir(graph.program, [var.name() for var in feed_vars], [var.raw for var in fetch_vars], ir)
+    model = InferenceModel(part[0], [var.name() for var in feed_vars], part[1], scope)
     place = getattr(executor, 'place', None) or paddle.CPUPlace()
     prefix = Path(path_prefix)
-    prefix.parent.mkdir(parents=True, exist_ok=True)
+    target = ModelFiles(*(prefix.with_name(prefix.name + suffix) for suffix in (PROGRAMS[ir], PARAMETERS)))
     with _temporary_folder(prefix) as folder:
         expected = _expected(graph, fetch_vars, feed, scope, place) if check else None
-        with matching_ir(saved.program), paddle.static.scope_guard(scope):
-            paddle.static.save_inference_model(
-                str(folder / prefix.name),
-                [var.raw for var in saved_feeds],
-                [var.raw for var in saved_fetches],
-                paddle.static.Executor(place),
-                program=saved.program,
-            )
+        written = ModelFiles(folder / target.program.name, folder / target.parameters.name)
+        write_model(model, written)
         figures = _compare(folder / prefix.name, expected, place, tolerance) if expected else (None, None)
-        target = [prefix.with_name(prefix.name + suffix) for suffix in (_PROGRAMS[saved.ir], _PARAMETERS)]
-        for path in reversed(target):
-            publish(folder / path.name, path)
-    return SavedModel(target[0], target[1], *figures)
-
-
-def _in_format(
-    graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[VarWrapper], format: str | None
-) -> tuple[GraphWrapper, list[VarWrapper], list[VarWrapper]]:
-    """Return program, feeds and fetches in the IR of the format."""
-    suffix = _PROGRAMS[graph.ir] if format is None else f'.{format}'
-    if suffix not in _PROGRAMS.values():
-        raise ConfigError(f"format must be 'json' or 'pdmodel', not {format!r}")
-    if suffix == _PROGRAMS[graph.ir]:
-        return graph, feeds, fetches
-    if graph.ir == 'legacy':
-        raise GraphError('a legacy program is saved as pdmodel')
-    legacy = GraphWrapper(translate_program(graph, feeds, fetches))
-    return legacy, [legacy.var(var.name()) for var in feeds], [legacy.var(var.name()) for var in fetches]
+        _check_neighbour(written, target, ir)
+        publish_together([(written.parameters, target.parameters), (written.program, target.program)])
+    return SavedModel(target.program, target.parameters, *figures)
 
 
 @contextmanager
 def _temporary_folder(prefix: Path) -> Iterator[Path]:
+    """Yield a folder beside the files to be; what the disk refuses inside is a DataError."""
     folder = prefix.with_name(f'.{prefix.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
-    folder.mkdir()
     try:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
         yield folder
+    except OSError as error:
+        raise DataError(f'cannot write the inference model {prefix}: {error.strerror or error}') from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_neighbour(written: ModelFiles, target: ModelFiles, ir: str) -> None:
+    """Refuse to give the model of the other format, which has the same name, parameters that are not its own."""
+    other = target.program.with_name(target.parameters.name[: -len(PARAMETERS)] + PROGRAMS[_OTHER[ir]])
+    if not (other.is_file() and target.parameters.is_file()):
+        return
+    if not filecmp.cmp(written.parameters, target.parameters, shallow=False):
+        raise DataError(
+            f'{other} exists and reads {target.parameters}, whose content would change under it: remove it, or save '
+            'under another name'
+        )
 
 
 def _check_inputs(graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[VarWrapper], scope: Any) -> None:
@@ -236,9 +239,10 @@ def _compare(prefix: Path, expected: _Expected, place: Any, tolerance: float) ->
             raise EquivalenceError(
                 f'the reloaded model gives shape {after.shape} where the program gives {before.shape}'
             )
-        if not before.size:
+        unequal = before != after
+        if not unequal.any():
             continue
-        gap = float(np.max(np.abs(before.astype('float64') - after.astype('float64'))))
+        gap = float(np.max(np.abs(before[unequal].astype('float64') - after[unequal].astype('float64'))))
         scale = float(np.max(np.abs(before.astype('float64'))))
         difference, relative = max(difference, gap), max(relative, gap / scale if scale else gap)
     if not relative <= tolerance:
@@ -249,51 +253,54 @@ def _compare(prefix: Path, expected: _Expected, place: Any, tolerance: float) ->
     return difference, relative
 
 
-def load_inference_model(
-    path_prefix: str | os.PathLike[str], scope: Any = None, executor: Any = None
-) -> InferenceModel:
-    """Load an inference model of either format; the program has the IR that the file holds.
-
-    Where a prefix has both files, the one of Paddle's present mode is taken. To run the program of a format other than
-    Paddle's present mode, use :func:`paddleslim_ng.runtime.matching_ir`.
+def convert_model(
+    source_prefix: str | os.PathLike[str],
+    target_prefix: str | os.PathLike[str],
+    *,
+    format: str,
+    model_filename: str | None = None,
+    params_filename: str | None = None,
+    check: bool = True,
+    feed: Mapping[str, npt.NDArray[Any]] | None = None,
+    tolerance: float = 1e-5,
+) -> SavedModel:
+    """Convert a saved inference model to another format: ``.json`` to ``.pdmodel``, back, or an old folder to either.
 
     Args:
-        path_prefix: path without suffix.
-        scope: takes the parameters; Paddle's global scope where None.
-        executor: its place is used; the CPU where None.
+        source_prefix: path without suffix, or a folder, as for :func:`load_inference_model`.
+        target_prefix: path without suffix of the new files; it may be ``source_prefix``.
+        format: ``'json'`` or ``'pdmodel'``.
+        model_filename: name of the program file in the folder ``source_prefix``.
+        params_filename: name of the parameter file in that folder.
+        check: run both models on the same feed and compare.
+        feed: arrays for that run; made up where missing.
+        tolerance: largest difference allowed, as a fraction of the largest absolute output.
 
     Returns:
-        Program, feed names, fetch targets and scope.
+        The files and the figures of the check.
 
     Raises:
-        DataError: a file is missing.
-        GraphError: a ``.json`` model on a Paddle without PIR.
+        DataError: a file is missing or damaged, or the new ones cannot be written.
+        UnsupportedOpError: operators that the format does not have; all of them are listed.
+        GraphError: PIR is needed on a Paddle without it.
+        ConfigError: an unknown format.
+        EquivalenceError: the new model computes something else.
+
+    Example:
+        >>> convert_model('inference/model', 'mobile/model', format='pdmodel')
     """
-    program_file, _ = model_files(path_prefix)
-    scope = scope if scope is not None else paddle.static.global_scope()
-    place = getattr(executor, 'place', None) or paddle.CPUPlace()
-    with ir_mode(program_file.suffix == _PROGRAMS['pir']), paddle.static.scope_guard(scope):
-        loaded = paddle.static.load_inference_model(os.fspath(path_prefix), paddle.static.Executor(place))
-    program, feeds, fetches = loaded
-    return InferenceModel(program, list(feeds), list(fetches), scope)
-
-
-def model_files(path_prefix: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Return the program file and the parameter file of an inference model.
-
-    Where there are several program files, the one of Paddle's present mode comes first.
-
-    Raises:
-        DataError: a file is missing; the message lists what was looked for.
-    """
-    from paddleslim_ng.core.paddle_compat import in_pir_mode
-
-    prefix = Path(path_prefix)
-    suffixes = sorted(_PROGRAMS.values(), key=lambda suffix: (suffix == _PROGRAMS['pir']) != in_pir_mode())
-    candidates = [prefix.with_name(prefix.name + suffix) for suffix in suffixes]
-    parameters = prefix.with_name(prefix.name + _PARAMETERS)
-    program = next((path for path in candidates if path.is_file()), None)
-    if program is None or not parameters.is_file():
-        wanted = f'{candidates[0]} or {candidates[1].name}' if program is None else str(parameters)
-        raise DataError(f'there is no inference model {os.fspath(path_prefix)!r}: {wanted} is missing')
-    return program, parameters
+    if format not in _FORMATS:
+        raise ConfigError(f"format must be 'json' or 'pdmodel', not {format!r}")
+    files = find_model(source_prefix, model_filename, params_filename, _OTHER[_FORMATS[format]])
+    model = load_model_files(files, paddle.static.Scope())
+    return save_inference_model(
+        model.program,
+        target_prefix,
+        model.feeds,
+        model.fetches,
+        model.scope,
+        format=format,
+        check=check,
+        feed=feed,
+        tolerance=tolerance,
+    )

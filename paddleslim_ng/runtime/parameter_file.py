@@ -152,7 +152,8 @@ def _tensor_at(content: bytes, start: int) -> _Tensor:
 
 def _description(message: bytes) -> tuple[np.dtype[Any], list[int]]:
     """Decode element type and sizes from a protobuf message."""
-    number, shape, position = None, [], 0
+    number, position = -1, 0
+    shape: list[int] = []
     while position < len(message):
         tag, position = _varint(message, position)
         if tag == 0x12:  # sizes in packed form
