@@ -94,10 +94,15 @@ class ScopeCut:
 
 
 class _Scratch:
-    """Cuts arrays in working memory that it uses again; a result lasts until the next one is made."""
+    """Cuts arrays in working memory that it uses again; a result lasts until the next one is made.
 
-    def __init__(self) -> None:
-        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+    Args:
+        arrays: all that will be cut. Memory for the largest is set aside at once; what is never touched costs nothing.
+    """
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._arrays = arrays
+        self._buffers: tuple[npt.NDArray[np.uint8], ...] = ()
 
     def compress(self, array: npt.NDArray[Any], axes: Kept, front: int) -> npt.NDArray[Any]:
         """Return ``array`` with the kept positions only, along axes that are counted from ``front``."""
@@ -109,10 +114,10 @@ class _Scratch:
         return array
 
     def _room(self, which: int, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        size = math.prod(shape) * dtype.itemsize
-        if self._buffers[which].size < size:
-            self._buffers[which] = np.empty(size, np.uint8)
-        return self._buffers[which][:size].view(dtype).reshape(shape)
+        if not self._buffers:
+            size = max(array.nbytes for array in self._arrays.values())
+            self._buffers = (np.empty(size, np.uint8), np.empty(size, np.uint8))
+        return self._buffers[which][: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
 def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero: bool = False) -> ScopeCut:
@@ -135,7 +140,7 @@ def cut_scope(analysis: Analysis, cut: Cut, scope: Any, follow: Followers, zero:
     change: dict[str, Change] = {}
     records: dict[str, Positions] = {}
     positions: dict[int, Positions] = {}
-    scratch = _Scratch()
+    scratch = _Scratch(old)
     for var, axes in kept_positions(analysis, cut).items():
         old[var.name()] = _checked(scope, var.name(), var)
         if zero:
@@ -173,7 +178,7 @@ def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) 
     """
     old: dict[str, npt.NDArray[Any]] = {}
     change: dict[str, Change] = {}
-    scratch = _Scratch()
+    scratch = _Scratch(old)
     for var, axes in kept_positions(analysis, cut).items():
         target = _cut_shape(var, analysis.parameters[var], cut)
         for one in state_of(var, follow):
