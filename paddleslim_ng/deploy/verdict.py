@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ __all__ = ['MARGIN', 'Comparison', 'EngineRow', 'compare', 'table', 'verdict']
 MARGIN = 0.1
 #: Difference of outputs, as a fraction of their scale, beyond which accuracy should be checked.
 _NOTABLE_DIFFERENCE = 0.02
+#: The same, beyond which an engine computes something else, and is not recommended however fast.
+_OTHER_COMPUTATION = 0.25
 #: Fraction of interrupted runs from which a machine is called busy.
 _BUSY = 0.25
 
@@ -174,8 +177,10 @@ def _advice(rows: Sequence[EngineRow], baseline: str | None) -> list[str]:
         return [f'for speed, keep {baseline} on {base.title}: nothing measured is clearly faster']
     if base is not None and len({row.model for row in rows if row.latency is not None}) > 1:
         return [f'for speed, keep {baseline} on {best.title}: nothing measured is faster']
-    rest = [row for row in rows if row is not best and row.model == best.model and row.latency is not None]
-    equal = [row.title for row in rest if row.latency and compare(row.latency, best.latency).outcome == 'same']
+    rest = [row for row in rows if row is not best and row.model == best.model and _is_trusted(row)]
+    equal = [
+        row.title for row in rest if row.latency is not None and compare(row.latency, best.latency).outcome == 'same'
+    ]
     addition = f'; {" and ".join(equal)} within the spread of it' if equal else ''
     return [f'fastest: {best.model} on {best.title}{addition}']
 
@@ -184,8 +189,7 @@ def _caveats(rows: Sequence[EngineRow]) -> list[str]:
     """Say where outputs differ, and how busy the machine was."""
     first = {row.model: row for row in reversed(rows) if row.latency is not None}
     sentences = [
-        f'outputs of {row.model} on {row.title} differ by {row.difference:.1%} of their scale from those on '
-        f'{first[row.model].title}: check the accuracy there'
+        _about_outputs(row, first[row.model])
         for row in rows
         if row.difference is not None and not row.difference <= _NOTABLE_DIFFERENCE
     ]
@@ -196,6 +200,20 @@ def _caveats(rows: Sequence[EngineRow]) -> list[str]:
             'do not count where enough others are left, but measure again on a quiet machine'
         )
     return sentences
+
+
+def _about_outputs(row: EngineRow, first: EngineRow) -> str:
+    advice = 'check the accuracy there' if _is_trusted(row) else 'do not use it there'
+    if row.difference is None or not math.isfinite(row.difference):
+        return f'outputs of {row.model} on {row.title} are no numbers, or of another shape: {advice}'
+    return (
+        f'outputs of {row.model} on {row.title} differ by {row.difference:.1%} of their scale from those on '
+        f'{first.title}: {advice}'
+    )
+
+
+def _is_trusted(row: EngineRow) -> bool:
+    return row.difference is None or row.difference <= _OTHER_COMPUTATION
 
 
 def _not_run(rows: Sequence[EngineRow]) -> list[str]:
@@ -212,6 +230,6 @@ def _measured(rows: Sequence[EngineRow], model: str | None, engine: str) -> Engi
 
 
 def _fastest(rows: Sequence[EngineRow], model: str | None = None) -> EngineRow | None:
-    """Return the row of the smallest median, of one model or of all."""
-    ran = [row for row in rows if row.latency is not None and model in (None, row.model)]
+    """Return the row of the smallest median, of one model or of all, among those that compute the right thing."""
+    ran = [row for row in rows if row.latency is not None and _is_trusted(row) and model in (None, row.model)]
     return min(ran, key=lambda row: row.latency.median if row.latency else 0.0, default=None)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -120,9 +121,9 @@ def _serve(channel: TextIO) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """Return the summary of one of Paddle's long messages."""
+    """Return the summary of one of Paddle's long messages: the line that begins with the kind of error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    summary = next((line for line in lines if 'Error:' in line), lines[-1] if lines else '')
+    summary = next((line for line in lines if re.match(r'\(\w+\) |\w+Error:', line)), ' '.join(lines[:3]))
     return f'{type(error).__name__}: {summary}'
 
 

@@ -130,8 +130,21 @@ def test_other_outputs_and_a_busy_machine_are_said() -> None:
         'outputs of model on Paddle Inference bf16 differ by 8.0% of their scale from those on Paddle Inference '
         'without oneDNN: check the accuracy there'
     )
-    assert 'Lite x86' in lite
+    assert lite == 'outputs of model on Lite x86 are no numbers, or of another shape: do not use it there'
     assert 'busy' in busy and '60%' in busy
+
+
+def test_an_engine_that_computes_something_else_is_not_recommended() -> None:
+    rows = [
+        row('original', 'onednn', 10.0),
+        row('int8', 'onednn', 50.0, quantized=True),
+        row('int8', 'int8', 8.0, quantized=True, difference=0.1),
+        row('int8', 'lite_x86', 1.0, quantized=True, difference=0.62),
+    ]
+    found = verdict(rows, 'original')
+    assert 'fastest: int8 on Paddle Inference int8, 1.25x faster than original at its best' in found
+    assert any('differ by 62.0%' in text and text.endswith('do not use it there') for text in found)
+    assert any('differ by 10.0%' in text and text.endswith('check the accuracy there') for text in found)
 
 
 def test_table() -> None:
