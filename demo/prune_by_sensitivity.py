@@ -1,8 +1,8 @@
-"""The main job, end to end: train a classifier, measure its sensitivities, prune it, fine-tune it, export it.
+"""The main job, end to end: train a classifier, measure its sensitivities, prune it, fine-tune it, deploy it.
 
 MobileNet on scikit-learn's handwritten digits. The validation split serves the sensitivities; the test split is used
-for the reported accuracies only. Runs on PIR and on legacy programs alike; everything lands in one folder, with
-a report in HTML.
+for the reported accuracies and for the checks of the exported files only. Runs on PIR and on legacy programs alike;
+everything lands in one folder: inference models, Paddle Lite's files for Arm and x86, and a report in HTML.
 
     python demo/prune_by_sensitivity.py --output build/demo
 """
@@ -23,7 +23,8 @@ import paddle
 import yaml
 
 import paddleslim_ng as slim
-from paddleslim_ng.analysis import ModelFigures, Report
+from paddleslim_ng.analysis import ModelFigures, Report, ReportTable
+from paddleslim_ng.errors import DeployError
 from paddleslim_ng.models.classification import Classifier, build_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,8 @@ class Job:
     splits: slim.data.Splits
     schedule: Any
     output: Path
+    lite: slim.deploy.LiteInterpreter | None = None
+    lite_obstacle: str = ''
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -81,7 +84,13 @@ def prepare(options: argparse.Namespace) -> Job:
     options.output.mkdir(parents=True, exist_ok=True)
     for stale in options.output.glob('sensitivities_*.json'):
         stale.unlink()  # they belong to the network of an earlier run
-    return Job(net, splits, schedule, options.output)
+    job = Job(net, splits, schedule, options.output)
+    try:
+        job.lite = slim.deploy.find_interpreter()
+    except DeployError as error:
+        job.lite_obstacle = str(error)
+        print(f'Paddle Lite is left out: {error}')
+    return job
 
 
 def train(job: Job, program: Any, epochs: int, seed: int) -> None:
@@ -126,6 +135,46 @@ def export(job: Job, program: Any, label: str) -> slim.runtime.SavedModel:
     return slim.runtime.save_inference_model(program, job.output / label, ['image'], [job.net.probabilities])
 
 
+def to_lite(job: Job, program: Any, label: str) -> list[slim.deploy.LiteModel]:
+    """Convert a program for Arm and x86; the x86 file is run and compared with the program on logits."""
+    sample = {'image': job.splits.test.images[:16]}
+    made = []
+    for target in ('arm', 'x86') if job.lite is not None else ():
+        file = job.output / f'{label}-{target}.nb'
+        model = slim.deploy.to_lite(
+            program, file, target, feeds=['image'], fetches=[job.net.logits], feed=sample, interpreter=job.lite.path
+        )
+        print(f'  {file.name}: {model.file_bytes:,} bytes, {len(model.kernels)} kernels, {parity(model)}')
+        made.append(model)
+    return made
+
+
+def parity(model: slim.deploy.LiteModel) -> str:
+    checked = model.verification
+    return str(checked.figures) if checked is not None and checked.executed else 'structure verified, not executed'
+
+
+def lite_table(job: Job, models: Sequence[slim.deploy.LiteModel]) -> ReportTable:
+    rows = [[m.file.name, m.target, f'{m.file_bytes:,}', str(len(m.kernels)), parity(m)] for m in models]
+    notes = list(dict.fromkeys(f'{m.target}: {text}' for m in models for text in m.warnings))
+    if job.lite is None:
+        notes = [f'left out: {job.lite_obstacle}']
+    head = ['file', 'made for', 'bytes', 'kernels', 'against the program, on logits']
+    return ReportTable('Files of Paddle Lite', head, rows, notes=notes)
+
+
+def latency_table(measured: slim.deploy.Measurement) -> ReportTable:
+    rows = []
+    for row in measured.rows:
+        figure = row.latency
+        times = [f'{figure.median:.3f}', f'{figure.p10:.3f} to {figure.p90:.3f}'] if figure else ['', '']
+        memory = '' if row.memory_mb is None else f'{row.memory_mb:.1f}'
+        rows.append([row.model, row.title, *times, memory, row.note])
+    head = ['model', 'engine', 'median, ms', 'p10 to p90', 'memory, MB', 'note']
+    text = f'One image, {measured.threads} thread, {measured.repeats} runs of each model on each engine, turn by turn.'
+    return ReportTable('Latency', head, rows, text, measured.verdict)
+
+
 def figures(
     label: str, program: Any, correct: float, saved: slim.runtime.SavedModel | None, latency: Any
 ) -> ModelFigures:
@@ -148,11 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     ir = slim.GraphWrapper(net.train_program).ir
     print(f'Paddle {paddle.__version__}, {ir} programs; results in {job.output}')
 
-    print('1. Train MobileNet on the digits')
+    print('1. Train MobileNet on the digits, and export it')
     train(job, net.train_program, options.epochs, options.seed)
     before = accuracy(job, net.val_program, job.splits.test)
-    dense = export(job, net.val_program, 'dense')
     print(f'  test accuracy {before:.4f}')
+    dense, dense_lite = export(job, net.val_program, 'dense'), to_lite(job, net.val_program, 'dense')
 
     print('2. Measure the sensitivities of its pointwise convolutions, on the validation split')
     curves = sensitivities(job, options.params, options.ratio_runs)
@@ -176,14 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     after = accuracy(job, pruned_val, job.splits.test)
     print(f'  test accuracy {after:.4f}')
 
-    print('5. Export and measure both models with Paddle Inference, one thread, batch 1')
-    pruned = export(job, pruned_val, 'pruned')
+    print('5. Export both models, convert them for Paddle Lite, and measure them: one thread, batch 1')
+    pruned, pruned_lite = export(job, pruned_val, 'pruned'), to_lite(job, pruned_val, 'pruned')
     image = job.splits.test.images[:1]
-    latency = slim.runtime.measure_latency(
-        {'trained': job.output / 'dense', 'pruned': job.output / 'pruned'}, {'image': image}
-    )
-    for label, figure in latency.items():
-        print(f'  {label}: {figure}')
+    measured = slim.deploy.measure({'trained': job.output / 'dense', 'pruned': job.output / 'pruned'}, {'image': image})
+    print('  ' + str(measured).replace('\n', '\n  '))
+    latency = {label: measured.row(label, 'onednn').latency for label in ('trained', 'pruned')}
 
     models = [
         figures('trained', net.val_program, before, dense, latency['trained']),
@@ -206,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         sensitivities=curves,
         loss=options.loss,
         ratios=ratios,
+        tables=[lite_table(job, [*dense_lite, *pruned_lite]), latency_table(measured)],
         notes=str(pruner.report).splitlines(),
         environment={
             'Paddle': f'{paddle.__version__}, {ir} programs',
