@@ -26,6 +26,7 @@ _OUTPUTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
             MappingProxyType({'XShape': 1}),
         ),
         'layer_norm': MappingProxyType({'Mean': 1, 'Variance': 1}),
+        'instance_norm': MappingProxyType({'SavedMean': 1, 'SavedVariance': 1}),
     }
 )
 _ELEMENTWISE = ('add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'mod', 'floordiv')
@@ -63,6 +64,20 @@ class LegalizePass:
     ensures: str
     prevents: str
     apply: Callable[[GraphWrapper], int]
+
+
+def _drop_empty_slots(graph: GraphWrapper) -> int:
+    changed = 0
+    for op in graph.ops():
+        desc = op.raw.desc
+        inputs = [slot for slot in desc.input_names() if not desc.input(slot)]
+        outputs = [slot for slot in desc.output_names() if not desc.output(slot)]
+        for slot in inputs:
+            desc.remove_input(slot)
+        for slot in outputs:
+            desc.remove_output(slot)
+        changed += bool(inputs or outputs)
+    return changed
 
 
 def _add_missing_outputs(graph: GraphWrapper) -> int:
@@ -140,10 +155,17 @@ def _is_weight(var: Any) -> bool:
 #: The passes in the order in which they run.
 PASSES: Final[tuple[LegalizePass, ...]] = (
     LegalizePass(
+        name='empty_slots',
+        requires='operators that list an optional input or output without a variable in it',
+        ensures='no operator has an empty slot',
+        prevents='a layer_norm without scale and bias ends the converter with a segmentation fault',
+        apply=_drop_empty_slots,
+    ),
+    LegalizePass(
         name='missing_outputs',
-        requires='shape operators without XShape, layer_norm without Mean or Variance: Paddle drops unread outputs',
-        ensures='every such operator writes all its outputs, to variables that nobody reads',
-        prevents='the converter ends with a segmentation fault (XShape) or aborts in op_desc.cc (Mean, Variance)',
+        requires='shape operators without XShape, normalizations without their statistics: Paddle drops unread outputs',
+        ensures='every such operator writes these outputs, to variables that nobody reads',
+        prevents='the converter ends with a segmentation fault (XShape of a flatten) or aborts (others)',
         apply=_add_missing_outputs,
     ),
     LegalizePass(
@@ -179,7 +201,7 @@ def legalize(program: Any, skip: Iterable[str] = ()) -> dict[str, int]:
 
     Example:
         >>> legalize(program)
-        {'missing_outputs': 2, 'missing_attributes': 0, 'quantized_products': 0}
+        {'empty_slots': 0, 'missing_outputs': 2, 'missing_attributes': 0, 'quantized_products': 0}
     """
     skipped = set(skip)
     unknown = skipped.difference(item.name for item in PASSES)

@@ -28,6 +28,7 @@ from paddleslim_ng.errors import CheckpointError, DataError, DeployError
 from paddleslim_ng.runtime.atomic import publish
 from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.inference_model import InferenceModel
+from paddleslim_ng.runtime.parameter_file import read_combined
 
 __all__ = ['to_lite']
 
@@ -166,6 +167,7 @@ def _convert(
     legacy = files.as_pdmodel(folder / 'legacy')
     program = _read_program(legacy.program)
     _check_quantization(program, request)
+    read_combined(legacy.parameters, _parameter_names(program))
     changes = legalize(program)
     legal = folder / 'legal.pdmodel'
     legal.write_bytes(program.desc.serialize_to_string())
@@ -199,6 +201,11 @@ def _read_program(path: Path) -> Any:
             return paddle_compat.LegacyProgram.parse_from_string(path.read_bytes())
     except (ValueError, RuntimeError) as error:
         raise DataError(f'{path} is truncated, damaged or no program: Paddle cannot parse it') from error
+
+
+def _parameter_names(program: Any) -> list[str]:
+    """Return the names of the tensors that the parameter file of an inference program holds."""
+    return [var.name() for var in GraphWrapper(program).vars() if var.persistable()]
 
 
 def _check_quantization(program: Any, request: _Request) -> None:

@@ -127,8 +127,11 @@ def _check_fit(files: ModelFiles, read: ReadProgram, arrays: Mapping[str, npt.ND
             continue
         var = graph.var(name)
         dtype = {'bfloat16': 'uint16'}.get(var.dtype(), var.dtype())
-        fits = len(var.shape()) == array.ndim and all(n in (-1, have) for n, have in zip(var.shape(), array.shape))
-        if not fits or dtype != array.dtype.name:
+        # Paddle's quantizer stores integers, and scales with axes of size one, that the program does not declare.
+        wanted, found = ([n for n in shape if n != 1] for shape in (var.shape(), array.shape))
+        fits = len(wanted) == len(found) and all(n in (-1, have) for n, have in zip(wanted, found))
+        stored = dtype if array.dtype.kind == 'i' and dtype.startswith('float') else array.dtype.name
+        if not fits or dtype != stored:
             raise DataError(
                 f'{files.parameters} does not belong to {files.program}: it has {array.dtype} of shape '
                 f'{list(array.shape)} where the program has the parameter {name!r}, {var.dtype()} of shape '
