@@ -72,6 +72,17 @@ def test_paddle_version_is_checked(tmp_path: Path, version: str, accepted: bool)
     assert accepted or f'needs PaddlePaddle 2.6 or later, but this environment has {version}' in done.stderr
 
 
+@pytest.mark.parametrize(('version', 'accepted'), [('2.5.2', False), ('2.6.0', True), ('0.0.0', True)])
+def test_paddle_version_is_read_without_importing_paddle(tmp_path: Path, version: str, accepted: bool) -> None:
+    (tmp_path / 'paddle' / 'version').mkdir(parents=True)
+    (tmp_path / 'paddle' / '__init__.py').write_text('raise RuntimeError("imported")\n', 'utf-8')
+    (tmp_path / 'paddle' / 'version' / '__init__.py').write_text(f"full_version     = '{version}'\n", 'utf-8')
+    done = python('import paddleslim_ng', PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert 'imported' not in done.stderr
+    assert (done.returncode == 0) is accepted
+    assert accepted or f'needs PaddlePaddle 2.6 or later, but this environment has {version}' in done.stderr
+
+
 def test_missing_paddle_is_explained() -> None:
     """`-S` hides the installed packages, `-I` everything else; an ImportError inside Paddle is shown as it is."""
     code = f'import sys; sys.path.insert(0, {str(ROOT)!r}); import paddleslim_ng'

@@ -32,6 +32,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     **{name: frozenset({*FOUNDATION, *METHODS, 'models', 'data'}) for name in SEARCHES},
     'compress': frozenset({*FOUNDATION, *METHODS, *SEARCHES, 'models', 'data'}),
     'cli': frozenset({*FOUNDATION, *METHODS, *SEARCHES, 'models', 'data', 'compress'}),
+    '__main__': frozenset({'cli'}),
     **{name: frozenset() for name in COMMON},
 }
 COMPAT_MODULE = Path('core', 'paddle_compat.py')

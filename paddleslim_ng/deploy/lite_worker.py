@@ -7,6 +7,7 @@ Usage::
 
     python lite_worker.py probe                 one JSON object on stdout: versions of python, numpy and opt
     python lite_worker.py convert < job.json    write one ``.nb``; the last line on stdout is {"ok": true}
+    python lite_worker.py operators < job.json  print the converter's table of operators for ``targets``, to stderr
     python lite_worker.py serve                 load and run ``.nb`` files, a dialogue in JSON lines
 
 **convert** reads one JSON object: ``program`` and ``parameters`` (paths), ``out`` (path without ``.nb``), ``targets``
@@ -80,6 +81,16 @@ def convert(job: Reply) -> Reply:
         opt.set_sparse_threshold(job['sparse'])
     opt.set_optimize_out(job['out'])
     opt.run()
+    return {}
+
+
+def operators(job: Reply) -> Reply:
+    """Have Paddle Lite print the operators that it has for some targets."""
+    from paddlelite import lite
+
+    opt = lite.Opt()
+    opt.set_valid_places(job['targets'])
+    opt.print_supported_ops()
     return {}
 
 
@@ -231,10 +242,12 @@ def main() -> int:
         serve(channel)
     elif mode == 'convert':
         say(channel, {'ok': True, **convert(json.load(sys.stdin))})
+    elif mode == 'operators':
+        say(channel, {'ok': True, **operators(json.load(sys.stdin))})
     elif mode == 'probe':
         say(channel, {'ok': True, **probe()})
     else:
-        sys.stderr.write(f'usage: {sys.argv[0]} probe | convert | serve\n')
+        sys.stderr.write(f'usage: {sys.argv[0]} probe | convert | operators | serve\n')
         return 2
     return 0
 
