@@ -1,0 +1,46 @@
+"""``paddleslim-ng measure``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from paddleslim_ng.cli.model_argument import feeds_for, load_model, prefix_of, read_arrays, read_shapes
+from paddleslim_ng.cli.program import Outcome
+from paddleslim_ng.errors import ConfigError
+
+__all__ = ['run']
+
+
+def run(arguments: argparse.Namespace) -> Outcome:
+    """Time models on every engine of this machine."""
+    labels = _labels(arguments.models)
+    shapes, arrays = read_shapes(arguments.shape), read_arrays(arguments.feeds)
+    from paddleslim_ng.deploy import measure
+
+    models = {label: load_model(path, arguments) for label, path in zip(labels, arguments.models)}
+    original = load_model(arguments.original, arguments) if arguments.original else None
+    everything = [*models.values(), *([original] if original is not None else [])]
+    found = measure(
+        models,
+        feeds_for(everything, arrays, arguments.batch, shapes),
+        arguments.threads,
+        original=original,
+        engines=arguments.engines.split(',') if arguments.engines else None,
+        repeats=arguments.repeats,
+        warmup=arguments.warmup,
+        interpreter=arguments.interpreter,
+    )
+    return Outcome(str(found), found.as_dict())
+
+
+def _labels(paths: Sequence[str]) -> list[str]:
+    """Name models by their files, or by whole paths where two files have one name.
+
+    Raises:
+        ConfigError: a model is given twice.
+    """
+    if len(set(paths)) < len(paths):
+        raise ConfigError('a model is given twice; to compare a model with itself, give it as --original, too')
+    names = [prefix_of(path).name for path in paths]
+    return names if len(set(names)) == len(names) and 'original' not in names else list(paths)
