@@ -123,9 +123,11 @@ def _execute(
 
 
 def _ends_soft(model: InferenceModel) -> bool:
+    """Tell whether an output is a softmax, perhaps behind the ``scale`` by one that Paddle 2.6 adds when it saves."""
     graph = GraphWrapper(model.program)
-    makers = [op.type() for fetch in model.fetches for op in graph.var(fetch).inputs()]
-    return 'softmax' in makers
+    makers = [op for fetch in model.fetches for op in graph.var(fetch).inputs()]
+    behind = [maker for op in makers if op.type() == 'scale' for var in op.inputs('X') for maker in var.inputs()]
+    return any(op.type() == 'softmax' for op in (*makers, *behind))
 
 
 def as_reference(

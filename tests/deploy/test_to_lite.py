@@ -69,12 +69,17 @@ def test_every_form_of_model_gives_the_same_file(lenet: nets.Net, lenet_files: P
     program_file = next(lenet_files.parent.glob('lenet.[jp]*[ln]'))
     loaded = slim.runtime.load_inference_model(lenet_files, paddle.static.Scope())
     forms = [lenet_files, str(lenet_files), program_file, lenet_files.parent, loaded]
-    kernels = {convert(lenet, tmp_path / 'program', 'x86', check=False).kernels}
+    kernels = {computing(convert(lenet, tmp_path / 'program', 'x86', check=False))}
     for index, model in enumerate(forms):
         result = slim.deploy.to_lite(model, tmp_path / str(index), 'x86', check=False)
         assert slim.deploy.verify(result, lenet.images, predictors=1).passed
-        kernels.add(result.kernels)
+        kernels.add(computing(result))
     assert len(kernels) == 1
+
+
+def computing(result: slim.deploy.LiteModel) -> tuple[Any, ...]:
+    """Return the kernels but for the ``scale`` by one that Paddle 2.6 puts before every output when it saves."""
+    return tuple(kernel for kernel in result.kernels if kernel.op != 'scale')
 
 
 def test_result_remembers_the_program_as_it_was(tmp_path: Path) -> None:
