@@ -150,7 +150,16 @@ def _build(plan: TranslationPlan) -> Any:
             _add_variable(block, var)
         for op in plan.ops:
             _add_operator(block, op)
+        for var in plan.vars.values():
+            _keep_shape(block, var)
     return program
+
+
+def _keep_shape(block: Any, var: LegacyVar) -> None:
+    """Let a result have the sizes that it had in PIR, where legacy shape inference knows less."""
+    desc = block.var(var.name).desc
+    if var.role == 'result' and len(desc.shape()) == len(var.shape):
+        desc.set_shape(list(var.shape))
 
 
 def _add_variable(block: Any, var: LegacyVar) -> None:

@@ -56,6 +56,10 @@ def _literal(op: OpWrapper, plan: TranslationPlan) -> None:
     plan.add('assign_value', {}, {'Out': [plan.name(out)]}, attrs)
 
 
+def _set_value(op: OpWrapper, plan: TranslationPlan) -> None:
+    translate_directly(op, plan, attrs={'dtype': dtype_attribute(op.inputs('Input')[0])})
+
+
 def _range(op: OpWrapper, plan: TranslationPlan) -> None:
     """The legacy operator makes the element type that it is given."""
     out = op.outputs('Out')[0]
@@ -104,6 +108,8 @@ ROWS: Mapping[str, RowFunction] = {
     'assign_value': _literal,
     'clip': _clip,
     'rnn': _rnn,
+    'set_value': _set_value,
+    'set_value_with_tensor': _set_value,
     'shape': _shape,
     'strided_slice': _strided_slice,
     'sum': _sum,

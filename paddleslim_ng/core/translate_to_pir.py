@@ -17,6 +17,9 @@ from paddleslim_ng.errors import GraphError, UnsupportedOpError
 
 __all__ = ['translate_to_pir']
 
+# Operators that Paddle translates, and whose translation computes something else.
+_WRONG_IN_PIR = {'dequantize_linear': "Paddle 3 runs PIR's as quantize_linear"}
+
 
 def translate_to_pir(program: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
     """Translate the part of a program that leads from ``feeds`` to ``fetches`` into a PIR inference program.
@@ -50,11 +53,13 @@ def translate_to_pir(program: Any, feeds: Sequence[Any], fetches: Sequence[Any])
 
 
 def _refuse_unknown(program: Any) -> None:
-    unknown = paddle_compat.unknown_to_pir(program)
+    counts = Counter(op.type for op in program.global_block().ops)
+    wrong = [kind for kind in _WRONG_IN_PIR if counts[kind]]
+    unknown = [*paddle_compat.unknown_to_pir(program), *wrong]
     if not unknown:
         return
-    counts = Counter(op.type for op in program.global_block().ops)
-    listed = ', '.join(f'{kind} ({counts[kind]}x)' for kind in unknown)
+    reasons = {kind: f': {reason}' for kind, reason in _WRONG_IN_PIR.items()}
+    listed = ', '.join(f'{kind} ({counts[kind]}x{reasons.get(kind, "")})' for kind in unknown)
     raise UnsupportedOpError(f'PIR has no counterpart of these operators: {listed}', op=unknown[0])
 
 
@@ -66,7 +71,8 @@ def _mark(program: Any, feeds: list[str], fetches: list[str]) -> set[str]:
     """
     block = program.global_block()
     for name in feeds:
-        paddle_compat.expect_fed(block.var(name))
+        if block.has_var(name):  # an input that no output depends on is gone
+            paddle_compat.expect_fed(block.var(name))
     results: dict[str, None] = {}
     written = set()
     for op in block.ops:

@@ -43,7 +43,8 @@ class LegacyVar:
         name: its name.
         shape: -1 for dynamic sizes.
         dtype: as numpy spells it.
-        role: ``'parameter'``, ``'state'`` (persistable, but no parameter), ``'data'`` or ``'result'``.
+        role: ``'parameter'``, ``'state'`` (persistable, but no parameter), ``'data'``, ``'result'``,
+            or ``'addition'``: something that the source program does not have.
         trainable: of a parameter.
     """
 
@@ -93,7 +94,7 @@ class TranslationPlan:
             number += 1
             name = f'{stem}_{number}'
         self._taken.add(name)
-        self.vars[name] = LegacyVar(name, tuple(shape), dtype)
+        self.vars[name] = LegacyVar(name, tuple(shape), dtype, 'addition')
         return name
 
     def add(
