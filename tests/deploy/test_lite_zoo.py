@@ -1,4 +1,4 @@
-"""The whole model zoo through Paddle Lite, dense and pruned, for Arm and, with parity, for x86. Run by make test-full."""
+"""The model zoo through Paddle Lite, dense and pruned, for Arm and, with parity, for x86. Run by make test-full."""
 
 from __future__ import annotations
 
