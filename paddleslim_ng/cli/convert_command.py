@@ -6,14 +6,11 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paddleslim_ng.cli.model_argument import load_model, prefix_of, read_arrays
+from paddleslim_ng.cli.model_argument import find_files, load_model, prefix_of, read_arrays
 from paddleslim_ng.cli.program import Outcome
 from paddleslim_ng.errors import ConfigError
-
-if TYPE_CHECKING:
-    from paddleslim_ng.runtime import InferenceModel
 
 __all__ = ['run']
 
@@ -29,8 +26,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
             raise ConfigError(f'{", ".join(given)} belongs to --to {format}, not to --to {arguments.to}')
     arrays = read_arrays(arguments.feeds)
     target = Path(arguments.output) if arguments.output else _beside(arguments)
-    model = load_model(arguments.model, arguments)
-    return _CONVERSIONS[arguments.to](model, target, arrays, arguments)
+    return _CONVERSIONS[arguments.to](target, arrays, arguments)
 
 
 def _beside(arguments: argparse.Namespace) -> Path:
@@ -39,11 +35,11 @@ def _beside(arguments: argparse.Namespace) -> Path:
     return Path(arguments.model, Path(named).stem) if named else prefix_of(arguments.model)
 
 
-def _lite(model: InferenceModel, target: Path, arrays: Arrays | None, arguments: argparse.Namespace) -> Outcome:
+def _lite(target: Path, arrays: Arrays | None, arguments: argparse.Namespace) -> Outcome:
     from paddleslim_ng.deploy import to_lite
 
     found = to_lite(
-        model,
+        find_files(arguments.model, arguments),
         target,
         arguments.target or 'arm',
         arguments.precision or 'fp32',
@@ -67,11 +63,12 @@ def _lite(model: InferenceModel, target: Path, arrays: Arrays | None, arguments:
     return Outcome(found.report, data)
 
 
-def _paddle(model: InferenceModel, target: Path, arrays: Arrays | None, arguments: argparse.Namespace) -> Outcome:
+def _paddle(target: Path, arrays: Arrays | None, arguments: argparse.Namespace) -> Outcome:
     from paddleslim_ng.runtime import save_inference_model
 
     prefix = target.with_suffix('') if target.suffix in ('.json', '.pdmodel') else target
     check = not arguments.no_check
+    model = load_model(arguments.model, arguments)
     saved = save_inference_model(
         model.program, prefix, model.feeds, model.fetches, model.scope, format=arguments.to, check=check, feed=arrays
     )
@@ -81,16 +78,17 @@ def _paddle(model: InferenceModel, target: Path, arrays: Arrays | None, argument
     return Outcome(text, {**asdict(saved), 'bytes': saved.file_bytes})
 
 
-def _onnx(model: InferenceModel, target: Path, arrays: Arrays | None, arguments: argparse.Namespace) -> Outcome:
+def _onnx(target: Path, arrays: Arrays | None, arguments: argparse.Namespace) -> Outcome:
     from paddleslim_ng.deploy import to_onnx
 
-    found = to_onnx(model, target, opset=arguments.opset, feeds=arrays, check=not arguments.no_check)
+    files = find_files(arguments.model, arguments)
+    found = to_onnx(files, target, opset=arguments.opset, feeds=arrays, check=not arguments.no_check)
     lines = [f'{found.file}, {found.file_bytes} bytes, opset {found.opset}, by paddle2onnx {found.converter}']
     lines += [f'inputs {item.shapes}: {item.figures}' for item in found.parity]
     return Outcome('\n'.join(lines), {**asdict(found), 'bytes': found.file_bytes})
 
 
-_CONVERSIONS: dict[str, Callable[[Any, Path, Arrays | None, argparse.Namespace], Outcome]] = {
+_CONVERSIONS: dict[str, Callable[[Path, Arrays | None, argparse.Namespace], Outcome]] = {
     'lite': _lite,
     'pdmodel': _paddle,
     'json': _paddle,

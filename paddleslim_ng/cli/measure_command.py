@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from paddleslim_ng.cli.model_argument import feeds_for, load_model, prefix_of, read_arrays, read_shapes
+from paddleslim_ng.cli.model_argument import feeds_for, find_files, load_model, prefix_of, read_arrays, read_shapes
 from paddleslim_ng.cli.program import Outcome
 from paddleslim_ng.errors import ConfigError
 
@@ -18,14 +18,14 @@ def run(arguments: argparse.Namespace) -> Outcome:
     shapes, arrays = read_shapes(arguments.shape), read_arrays(arguments.feeds)
     from paddleslim_ng.deploy import measure
 
-    models = {label: load_model(path, arguments) for label, path in zip(labels, arguments.models)}
-    original = load_model(arguments.original, arguments) if arguments.original else None
-    everything = [*models.values(), *([original] if original is not None else [])]
+    paths = [*arguments.models, *([arguments.original] if arguments.original else [])]
+    feeds = feeds_for([load_model(path, arguments) for path in paths], arrays, arguments.batch, shapes)
+    files = [find_files(path, arguments) for path in paths]
     found = measure(
-        models,
-        feeds_for(everything, arrays, arguments.batch, shapes),
+        dict(zip(labels, files)),
+        feeds,
         arguments.threads,
-        original=original,
+        original=files[-1] if arguments.original else None,
         engines=arguments.engines.split(',') if arguments.engines else None,
         repeats=arguments.repeats,
         warmup=arguments.warmup,

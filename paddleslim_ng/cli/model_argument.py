@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from paddleslim_ng.runtime import InferenceModel
+    from paddleslim_ng.runtime.model_files import ModelFiles
 
-__all__ = ['feeds_for', 'load_model', 'prefix_of', 'read_arrays', 'read_shapes']
+__all__ = ['feeds_for', 'find_files', 'load_model', 'prefix_of', 'read_arrays', 'read_shapes']
 
 _PROGRAMS = ('.json', '.pdmodel')
 _FORMATS = {'.json': 'pir', '.pdmodel': 'legacy'}
@@ -35,6 +36,20 @@ def prefix_of(path: str) -> Path:
     return given
 
 
+def find_files(path: str, arguments: argparse.Namespace) -> ModelFiles:
+    """Find the files of a model.
+
+    Raises:
+        DataError: one is missing.
+    """
+    from paddleslim_ng.runtime.model_files import find_model
+
+    names = (arguments.model_filename, arguments.params_filename)
+    if any(names):
+        return find_model(path, *names)
+    return find_model(prefix_of(path), prefer=_FORMATS.get(Path(path).suffix))
+
+
 def load_model(path: str, arguments: argparse.Namespace) -> InferenceModel:
     """Load a model into a scope of its own.
 
@@ -43,16 +58,10 @@ def load_model(path: str, arguments: argparse.Namespace) -> InferenceModel:
     """
     import paddle
 
-    from paddleslim_ng.runtime.model_files import find_model
     from paddleslim_ng.runtime.model_loading import load_model_files
 
     paddle.enable_static()
-    names = (arguments.model_filename, arguments.params_filename)
-    if any(names):
-        files = find_model(path, *names)
-    else:
-        files = find_model(prefix_of(path), prefer=_FORMATS.get(Path(path).suffix))
-    return load_model_files(files, paddle.static.Scope())
+    return load_model_files(find_files(path, arguments), paddle.static.Scope())
 
 
 def read_arrays(path: str | None) -> dict[str, npt.NDArray[Any]] | None:

@@ -107,7 +107,7 @@ class _Source:
 
         precision = 'int8' if self.quantized else 'fp32'
         converted = to_lite(
-            self.pdmodel.prefix, self._folder / 'x86', 'x86', precision, interpreter=interpreter, check=False
+            self.pdmodel.load(), self._folder / 'x86', 'x86', precision, interpreter=interpreter, check=False
         )
         return converted.file
 

@@ -14,16 +14,14 @@ import paddle
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, is_legacy_program, is_pir_program
 from paddleslim_ng.errors import ConfigError, DataError
+from paddleslim_ng.runtime import model_files
 from paddleslim_ng.runtime.feeds import data_inputs
-from paddleslim_ng.runtime.inference_model import (
-    InferenceModel,
-    load_inference_model,
-    model_files,
-    save_inference_model,
-)
+from paddleslim_ng.runtime.inference_model import InferenceModel, save_inference_model
+from paddleslim_ng.runtime.model_loading import load_model_files
 
 __all__ = ['ModelFiles', 'check_feeds', 'is_quantized', 'saved_files']
 
+_SUFFIXES = tuple(model_files.PROGRAMS.values())
 _QUANTIZATION_WORDS = ('quantize_linear', 'fake_quantize', 'fake_channel_wise_quantize')
 
 
@@ -46,7 +44,7 @@ class ModelFiles:
 
     def load(self) -> InferenceModel:
         """Load the model into a scope of its own."""
-        return load_inference_model(self.prefix, scope=paddle.static.Scope())
+        return load_model_files(model_files.ModelFiles(self.program, self.parameters), paddle.static.Scope())
 
     def as_pdmodel(self, folder: Path) -> ModelFiles:
         """Return the model as a ``.pdmodel``, translated into ``folder`` where it is a ``.json``.
@@ -74,7 +72,8 @@ def saved_files(
     """Return the files of a model; a program is saved first.
 
     Args:
-        model: path prefix of a saved model, an :class:`InferenceModel`, or a program of either IR.
+        model: path prefix of a saved model, the files that :func:`paddleslim_ng.runtime.model_files.find_model` found,
+            an :class:`InferenceModel`, or a program of either IR.
         folder: takes the files of a program.
         feeds: of a program: names of the inputs it may be given; what the outputs depend on where None.
         fetches: of a program: its outputs.
@@ -86,7 +85,11 @@ def saved_files(
         GraphError: the program cannot be saved.
     """
     if isinstance(model, (str, os.PathLike)):
-        return ModelFiles(*model_files(model))
+        return ModelFiles(*model_files.model_files(model))
+    if isinstance(model, model_files.ModelFiles):
+        if model.program.suffix in _SUFFIXES and model.parameters.is_file():
+            return ModelFiles(*model)
+        model = load_model_files(model, paddle.static.Scope())  # Paddle 1's files are not what the runtimes take
     if isinstance(model, InferenceModel):
         program, names, targets, scope = model
     else:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import paddle
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper
-from paddleslim_ng.deploy.model_source import ModelFiles, saved_files
+from paddleslim_ng.deploy.model_source import ModelFiles, is_quantized, saved_files
 from paddleslim_ng.deploy.onnx_parity import Parity, compare_with_paddle, feeds_to_compare
 from paddleslim_ng.deploy.onnx_process import ask, opset_of
 from paddleslim_ng.errors import ConfigError, DeployError, UnsupportedOpError
@@ -158,6 +158,11 @@ def _export(files: ModelFiles, out: Path, opset: int | None, timeout: float) -> 
             raise UnsupportedOpError(
                 f'paddle2onnx cannot convert the operators {lacking}: replace them in the model', op=lacking[0]
             ) from error
+        if is_quantized(files.load().program):
+            raise DeployError(
+                f'{error}; the model is quantized: of these, paddle2onnx 1.3.1 converts those with quantize_linear '
+                'operators, and 2.1.0 none'
+            ) from error
         raise
     if answer['attempts']:
         raise DeployError(f'paddle2onnx tried to start processes, which was refused: {answer["attempts"]}')
@@ -169,9 +174,7 @@ def _lacking(files: ModelFiles, timeout: float) -> list[str]:
     """Return the operators of a model that paddle2onnx does not list."""
     known = ask('operators', {}, timeout)
     graph = GraphWrapper(files.load().program)
-    if graph.ir not in known:
-        return []
-    listed = {name.rstrip('_') for name in known[graph.ir]} | _PLUMBING
+    listed = {name.rstrip('_') for names in known.values() for name in names} | _PLUMBING
     # The list for PIR has its own names for some, and the legacy ones for others.
     used = {op.type(): {op.type(), _own_name(op)} for op in graph.ops()}
     return sorted(name for name, spellings in used.items() if not spellings & listed)

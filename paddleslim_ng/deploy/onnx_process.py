@@ -49,7 +49,7 @@ def ask(command: str, job: Mapping[str, Any], timeout: float) -> dict[str, Any]:
 def _telling(log: str) -> str:
     """Return the line of a log that says what was wrong, or all of it."""
     lines = [line.strip() for line in log.splitlines()]
-    marks = ('Oops', 'Failed to convert', 'Error:', '[ERROR]')
+    marks = ('Oops', 'Failed to convert', '[ERROR]', 'Error:')
     return next((line for mark in marks for line in lines if mark in line), log)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.deploy.lite_process import LiteProcess
 from paddleslim_ng.deploy.nb import read_nb
+from paddleslim_ng.deploy.onnx_process import run_onnx
 from paddleslim_ng.errors import DataError
 from paddleslim_ng.runtime.predictor_process import PredictorProcess
 
@@ -88,6 +89,10 @@ def _inference_outputs(path: Path, feeds: Arrays, options: RunOptions) -> list[n
         return list(process.outputs().values())
 
 
+def _onnx_outputs(path: Path, feeds: Arrays, options: RunOptions) -> list[npt.NDArray[Any]]:
+    return run_onnx(path, [feeds], options.timeout)[0]
+
+
 def _runs_here(path: Path) -> str:
     return ''
 
@@ -100,6 +105,7 @@ def _exact(path: Path) -> bool:
 RUNTIMES: tuple[Runtime, ...] = (
     Runtime('Paddle Lite', ('.nb',), _lite_obstacle, _lite_outputs, _lite_lossy),
     Runtime('Paddle Inference', ('.pdmodel', '.json'), _runs_here, _inference_outputs, _exact),
+    Runtime('onnxruntime', ('.onnx',), _runs_here, _onnx_outputs, _exact),
 )
 
 
