@@ -171,12 +171,12 @@ def _is_taken(program: Any, name: str) -> bool:
     return False
 
 
-def supersede(old: Any, new: Any) -> None:
-    """Let ``new`` take over the name of ``old``; ``old`` becomes ``<name>.unscaled``."""
+def supersede(old: Any, new: Any, suffix: str = 'unscaled') -> None:
+    """Let ``new`` take over the name of ``old``; ``old`` becomes ``<name>.<suffix>``."""
     name = value_name(old)
     op = old.get_defining_op()
     index = _index_in(op, old)
-    op.set_str_attr(f'{_EXPLICIT}{index}', name + '.unscaled')
+    op.set_str_attr(f'{_EXPLICIT}{index}', f'{name}.{suffix}')
     op.set_str_attr(f'{_SUPERSEDED}{index}', name)
     target = new.get_defining_op()
     _op_name(target)

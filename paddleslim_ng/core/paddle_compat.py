@@ -22,6 +22,7 @@ __all__ = [
     'OPTIMIZE_ROLE',
     'LegacyProgram',
     'add_fetch_operators',
+    'add_pir_state',
     'clone_pir_op',
     'create_shaped_type',
     'dtype_name',
@@ -47,6 +48,7 @@ __all__ = [
     'parse_legacy',
     'pir_builds',
     'pir_call',
+    'pir_dtype',
     'pir_from_legacy',
     'pir_state',
     'read_pir',
@@ -172,6 +174,36 @@ def legacy_dtype(name: str) -> Any:
     return found
 
 
+_PIR_DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16', 'fp32': 'float32', 'fp64': 'float64'}
+
+
+def pir_dtype(name: str) -> Any:
+    """Return the element type of PIR programs that numpy spells ``name``.
+
+    Raises:
+        GraphError: PIR has no such type.
+    """
+    found = getattr(_core.DataType, _PIR_DTYPES.get(name, name).upper(), None)
+    if found is None:
+        raise GraphError(f'PIR programs have no element type {name!r}')
+    return found
+
+
+def add_pir_state(program: Any, name: str, shape: list[int], dtype: Any) -> Any:
+    """Put a persistable tensor at the beginning of a PIR program and return its value."""
+    with paddle.static.program_guard(program):
+        first = next(iter(program.global_block().ops), None)
+        if first is not None:
+            _pir.set_insertion_point(first)
+        try:
+            value = pir_call('data', name, shape, dtype, _core.Place())
+        finally:
+            _pir.reset_insertion_point_to_end()
+    value.persistable = True
+    value.stop_gradient = True
+    return value
+
+
 def operator_proto(type: str) -> Any:
     """Return the running Paddle's declaration of a legacy operator (an ``OpProto``), or None where it has none."""
     return _framework.OpProtoHolder.instance().op_proto_map.get(type)
@@ -229,7 +261,8 @@ def legacy_content(program: Any, feeds: list[Any], fetches: list[Any]) -> tuple[
     """Return the ``.pdmodel`` of a legacy program, for every Paddle 2 and Paddle Lite, and the names of its state.
 
     Attributes are written in the form that was common before Paddle 2.5. Paddle's own function leaves the ``XShape``
-    outputs out, through which Paddle Lite's converter writes without looking.
+    outputs out, through which Paddle Lite's converter writes without looking, and writes down where on the user's disk
+    each operator was made; here it is the other way round.
     """
     whole = paddle.static.normalize_program(program, feeds, fetches)
     clipped = whole._remove_training_info(clip_extra=True)
@@ -237,6 +270,7 @@ def legacy_content(program: Any, feeds: list[Any], fetches: list[Any]) -> tuple[
         before, after = whole.desc.block(index), clipped.desc.block(index)
         for position in range(before.op_size()):
             op = before.op(position)
+            after.op(position).remove_attr('op_callstack')
             if op.type() in _KEEPS_XSHAPE and 'XShape' in op.output_names():
                 after.op(position).set_output('XShape', op.output('XShape'))
     return bytes(clipped.desc.serialize_to_string(legacy_format=True)), legacy_state(whole)

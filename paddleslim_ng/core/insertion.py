@@ -1,0 +1,349 @@
+"""New operators and new state in a program of either IR: masks, collectives, statistics.
+
+An :class:`Insertion` is a place in the main block. Operators built there stand in the order in which they were asked
+for. Types, slots and attributes are canonical (:mod:`paddleslim_ng.core.op_table`); wrap the program anew when done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from paddleslim_ng.core import naming, paddle_compat
+from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
+from paddleslim_ng.errors import GraphError, UnsupportedOpError, nearest_names
+
+__all__ = ['ROLES', 'Insertion', 'add_state', 'insertable', 'remove_state']
+
+ROLES: Mapping[str, int] = {
+    'forward': 0,
+    'backward': paddle_compat.BACKWARD_ROLE,
+    'optimizer': paddle_compat.OPTIMIZE_ROLE,
+}
+Given = VarWrapper | str | Sequence[VarWrapper | str]
+
+
+class _Call(NamedTuple):
+    """How Paddle's function for a PIR operator is called.
+
+    Attributes:
+        name: PIR name without dialect.
+        slots: canonical slots of the tensors, in the function's order; a leading ``*`` marks a list of tensors.
+        attrs: ``{attribute: default}`` in the function's order; ``...`` where there is no default.
+    """
+
+    name: str
+    slots: tuple[str, ...]
+    attrs: Mapping[str, Any] = {}
+
+
+_PIR_CALLS: Mapping[str, _Call] = {
+    'abs': _Call('abs', ('X',)),
+    'all_reduce': _Call('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
+    'assign': _Call('assign', ('X',)),
+    'broadcast': _Call('broadcast', ('X',), {'ring_id': 0, 'root': 0}),
+    'cast': _Call('cast', ('X',), {'out_dtype': ...}),
+    'depend': _Call('depend', ('X', '*Dep')),
+    'elementwise_add': _Call('add', ('X', 'Y')),
+    'elementwise_div': _Call('divide', ('X', 'Y')),
+    'elementwise_mul': _Call('multiply', ('X', 'Y')),
+    'elementwise_sub': _Call('subtract', ('X', 'Y')),
+    'scale': _Call('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}),
+    'sum': _Call('add_n', ('*X',)),
+}
+
+
+def insertable(graph: GraphWrapper, type: str) -> bool:
+    """Tell whether :meth:`Insertion.op` can build an operator of this canonical type in the program."""
+    if graph.ir == 'legacy':
+        return paddle_compat.operator_proto(type) is not None
+    return type in _PIR_CALLS and paddle_compat.pir_builds(_PIR_CALLS[type].name)
+
+
+def add_state(graph: GraphWrapper, name: str, shape: Sequence[int], dtype: str) -> VarWrapper:
+    """Add a persistable tensor that is no parameter: a mask, a counter, a buffer. The scope is left alone.
+
+    Args:
+        graph: wrapped program.
+        name: unused name.
+        shape: static shape.
+        dtype: element type in numpy's spelling.
+
+    Returns:
+        Its variable, which the wrapped graph knows from now on.
+
+    Raises:
+        GraphError: the name is taken, the shape is not static, or the program's IR has no such element type.
+    """
+    sizes = [int(n) for n in shape]
+    if graph.has_var(name):
+        raise GraphError(f'cannot add state {name!r}: the program already has a variable of that name')
+    if any(n < 1 for n in sizes):
+        raise GraphError(f'cannot add state {name!r} of shape {sizes}: every size must be known and positive')
+    if graph.ir == 'pir':
+        raw = paddle_compat.add_pir_state(graph.program, name, sizes, paddle_compat.pir_dtype(dtype))
+    else:
+        raw = graph.program.global_block().create_var(
+            name=name, shape=sizes, dtype=paddle_compat.legacy_dtype(dtype), persistable=True, stop_gradient=True
+        )
+    var = VarWrapper(graph, raw, name)
+    var.is_data = graph.ir == 'pir'
+    graph._vars.append(var)
+    graph._names()[name] = var
+    return var
+
+
+def remove_state(graph: GraphWrapper, name: str) -> None:
+    """Remove a persistable tensor that nothing reads or writes, as :func:`add_state` makes it.
+
+    Raises:
+        GraphError: there is none of that name, it is a parameter, or an operator uses it.
+    """
+    var = graph.var(name)
+    if not var.persistable() or var.is_parameter() or var._consumers or var._producers:
+        raise GraphError(f'{name!r} is no unused state of the program')
+    block = graph.program.global_block()
+    if graph.ir == 'pir':
+        block.remove_op(var.raw.get_defining_op())
+    else:
+        block._remove_var(name)
+    graph._vars.remove(var)
+    del graph._names()[name]
+
+
+class Insertion:
+    """A place in the main block of a program, where operators are built.
+
+    Args:
+        graph: wrapped program.
+        after: operator behind which they go.
+        before: operator before which they go; the end of the block where neither is given.
+        role: ``'forward'``, ``'backward'`` or ``'optimizer'``; the last two are dropped by ``clone(for_test=True)``.
+            PIR keeps no roles: they follow from what an operator reads and writes.
+
+    Raises:
+        GraphError: both places are given, one is not of this program, or the role is unknown.
+
+    Example:
+        >>> here = Insertion(graph, after=update, role='optimizer')
+        >>> mask = here.op('cast', {'X': 'w_mask'}, {'out_dtype': 'float32'})
+        >>> here.op('elementwise_mul', {'X': 'w', 'Y': mask}, into='w')
+    """
+
+    def __init__(
+        self,
+        graph: GraphWrapper,
+        *,
+        after: OpWrapper | None = None,
+        before: OpWrapper | None = None,
+        role: str = 'forward',
+    ) -> None:
+        if after is not None and before is not None:
+            raise GraphError('give one place to insert at, after= or before=')
+        if role not in ROLES:
+            raise GraphError(f'unknown role {role!r}; known: {", ".join(ROLES)}')
+        if any(op is not None and op._graph is not graph for op in (after, before)):
+            raise GraphError('the operator to insert at belongs to another wrapped program')
+        self.graph = graph
+        self._role = ROLES[role]
+        self._before = before.raw if before is not None else None
+        self._after = after.raw if after is not None else None
+
+    def op(
+        self,
+        type: str,
+        inputs: Mapping[str, Given],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        into: VarWrapper | str | None = None,
+    ) -> VarWrapper:
+        """Build an operator with one result.
+
+        Args:
+            type: canonical type.
+            inputs: ``{slot: variable, name, or a list of them}``.
+            attrs: canonical attributes; element types in numpy's spelling.
+            into: what the result replaces. A persistable variable is overwritten; of another one, all that read it
+                after this place read the result, and its name goes with it. On PIR, give the variable that this place
+                was chosen for.
+
+        Returns:
+            The result; with ``into``, what stands for that variable from now on.
+
+        Raises:
+            GraphError: a variable, slot or attribute does not exist, or the result does not fit ``into``.
+            UnsupportedOpError: no such operator can be built on the program's IR.
+        """
+        given = {slot: self._variables(group) for slot, group in inputs.items()}
+        target = None if into is None else self._variable(into)
+        if self.graph.ir == 'pir':
+            call, arguments = self._pir_arguments(type, given, attrs or {})
+            return self._build_pir(call, arguments, given, target)
+        self._check_legacy(type, given, attrs or {})
+        return self._build_legacy(type, given, attrs or {}, target)
+
+    def redirect(self, old: VarWrapper | str, new: VarWrapper | str, readers: Sequence[OpWrapper]) -> None:
+        """Let some operators read ``new`` wherever they read ``old``.
+
+        Raises:
+            GraphError: one of them does not read ``old``; nothing is changed then.
+        """
+        source, replacement = self._variable(old), self._variable(new)
+        for reader in readers:
+            if reader not in source._consumers:
+                raise GraphError(f'{reader!r} does not read {source.name()!r}')
+        for reader in readers:
+            if self.graph.ir == 'legacy':
+                reader.raw.desc._rename_input(source.name(), replacement.name())
+            else:
+                _redirect(reader.raw, source.raw, replacement.raw)
+
+    def _variable(self, item: VarWrapper | str) -> VarWrapper:
+        if isinstance(item, VarWrapper):
+            if item._graph is not self.graph:
+                raise GraphError(f'{item.name()!r} belongs to another wrapped program')
+            return item
+        return self.graph.var(item)
+
+    def _variables(self, given: Given) -> list[VarWrapper]:
+        if isinstance(given, (VarWrapper, str)):
+            return [self._variable(given)]
+        return [self._variable(item) for item in given]
+
+    def _pir_arguments(
+        self, type: str, inputs: dict[str, list[VarWrapper]], attrs: Mapping[str, Any]
+    ) -> tuple[_Call, list[Any]]:
+        """Check a call and return it with its arguments."""
+        if not insertable(self.graph, type):
+            raise UnsupportedOpError(
+                f'cannot insert {type!r} on PIR; known: {", ".join(sorted(_PIR_CALLS))}'
+                f'{nearest_names(type, _PIR_CALLS)}',
+                op=type,
+            )
+        call = _PIR_CALLS[type]
+        _check_names(type, 'slot', inputs, [slot.lstrip('*') for slot in call.slots])
+        _check_names(type, 'attribute', attrs, call.attrs)
+        arguments: list[Any] = []
+        for slot in call.slots:
+            group = inputs.get(slot.lstrip('*'), [])
+            if slot[0] == '*':
+                arguments.append([var.raw for var in group])
+            elif len(group) != 1:
+                raise GraphError(f'{type} takes one variable through {slot!r}, not {len(group)}')
+            else:
+                arguments.append(group[0].raw)
+        for name, default in call.attrs.items():
+            value = attrs.get(name, default)
+            if value is ...:
+                raise GraphError(f'{type} needs the attribute {name!r}')
+            arguments.append(paddle_compat.pir_dtype(value) if name.endswith('dtype') else value)
+        return call, arguments
+
+    def _build_pir(
+        self, call: _Call, arguments: list[Any], inputs: dict[str, list[VarWrapper]], target: VarWrapper | None
+    ) -> VarWrapper:
+        if target is None:
+            return VarWrapper(self.graph, self._emit(call.name, *arguments))
+        own = bool(inputs.get('X')) and inputs['X'][0] is target
+        if target.persistable():
+            if own and paddle_compat.pir_builds(call.name + '_'):
+                self._emit(call.name + '_', *arguments)
+            else:
+                self._emit('assign_out_', self._emit(call.name, *arguments), target.raw)
+            return target
+        raw = target.raw
+        later = self._readers_behind(raw)
+        result = self._emit(call.name, *arguments)
+        for reader in later:
+            _redirect(reader, raw, result)
+        naming.supersede(raw, result, f'before_{naming.value_name(result).partition(".")[0]}')
+        target.raw = result
+        return target
+
+    def _readers_behind(self, raw: Any) -> list[Any]:
+        """Return the operators that read a value and stand behind this place."""
+        readers = raw.all_used_ops()
+        maker = raw.get_defining_op()
+        if self._after is not None and maker is not None and self._after.id() == maker.id():
+            return list(readers)
+        anchor = self._after if self._after is not None else self._before
+        if anchor is None:
+            return []
+        order = {op.id(): place for place, op in enumerate(self.graph.program.global_block().ops)}
+        here = order[anchor.id()]
+        found = []
+        for reader in readers:
+            place = order.get(reader.id())
+            if place is None:
+                raise GraphError('cannot replace a variable that control flow reads')
+            if place > here or (place == here and self._before is not None):
+                found.append(reader)
+        return found
+
+    def _emit(self, name: str, *arguments: Any) -> Any:
+        """Build a PIR operator at this place, which moves behind it."""
+        if self._before is not None:
+            with paddle_compat.insertion_before(self._before):
+                return paddle_compat.pir_call(name, *arguments)
+        anchor = self._after if self._after is not None else self.graph.program.global_block().ops[-1]
+        with paddle_compat.insertion_after(anchor):
+            result = paddle_compat.pir_call(name, *arguments)
+        made = result.get_defining_op() if result is not None else None
+        if made is None:
+            raise GraphError(f'Paddle returned no value for {name}')
+        self._after = made
+        return result
+
+    def _check_legacy(self, type: str, inputs: dict[str, list[VarWrapper]], attrs: Mapping[str, Any]) -> None:
+        proto = paddle_compat.operator_proto(type)
+        if proto is None:
+            raise UnsupportedOpError(f'this Paddle has no operator {type!r}', op=type)
+        _check_names(type, 'slot', inputs, [item.name for item in proto.inputs])
+        _check_names(type, 'attribute', attrs, [item.name for item in proto.attrs])
+        outputs = [item.name for item in proto.outputs if not item.intermediate and not item.extra]
+        if len(outputs) != 1:
+            raise UnsupportedOpError(f'cannot insert {type!r}: it has the results {outputs}, not one', op=type)
+
+    def _build_legacy(
+        self, type: str, inputs: dict[str, list[VarWrapper]], attrs: Mapping[str, Any], target: VarWrapper | None
+    ) -> VarWrapper:
+        block = self.graph.program.global_block()
+        first = next((group[0] for group in inputs.values() if group), None)
+        result = target
+        if result is None:
+            dtype = attrs.get('out_dtype', attrs.get('dtype', first.dtype() if first is not None else 'float32'))
+            name = paddle_compat.unused_name(block, f'{type}_inserted')
+            raw = block.create_var(name=name, dtype=paddle_compat.legacy_dtype(dtype), stop_gradient=True)
+            result = VarWrapper(self.graph, raw, name)
+        proto = paddle_compat.operator_proto(type)
+        slot = next(item.name for item in proto.outputs if not item.intermediate and not item.extra)
+        values = {key: int(paddle_compat.legacy_dtype(v)) if key.endswith('dtype') else v for key, v in attrs.items()}
+        if type == 'cast' and first is not None:
+            values.setdefault('in_dtype', int(paddle_compat.legacy_dtype(first.dtype())))
+        made = block._insert_op(
+            self._legacy_place(block),
+            type=type,
+            inputs={key: [var.raw for var in group] for key, group in inputs.items()},
+            outputs={slot: [result.raw]},
+            attrs={**values, 'op_role': self._role},
+        )
+        if self._before is None:
+            self._after = made
+        return result
+
+    def _legacy_place(self, block: Any) -> int:
+        if self._before is not None:
+            return int(block.ops.index(self._before))
+        return int(block.ops.index(self._after)) + 1 if self._after is not None else len(block.ops)
+
+
+def _check_names(type: str, what: str, given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in known:
+            raise GraphError(f'{type} has no {what} {name!r}; it has {list(known)}')
+
+
+def _redirect(reader: Any, old: Any, new: Any) -> None:
+    for index, source in enumerate(reader.operands_source()):
+        if source.initialized() and source.is_same(old):
+            reader.operands()[index].set_source(new)
