@@ -24,8 +24,10 @@ __all__ = [
     'add_fetch_operators',
     'add_pir_state',
     'clone_pir_op',
+    'connect_gloo',
     'create_shaped_type',
     'dtype_name',
+    'generator_state',
     'expect_fed',
     'feed_instead',
     'full_constant',
@@ -36,6 +38,7 @@ __all__ = [
     'inplace_operands',
     'insertion_after',
     'insertion_before',
+    'is_cpu_build',
     'is_legacy_program',
     'is_pir_program',
     'is_pir_value',
@@ -53,6 +56,7 @@ __all__ = [
     'pir_state',
     'read_pir',
     'self_test',
+    'set_generator_state',
     'split_vector',
     'unique_names',
     'unknown_to_pir',
@@ -392,6 +396,81 @@ def unique_names() -> Iterator[None]:
 def new_scope() -> Any:
     """Return an empty scope."""
     return _core.Scope()
+
+
+def is_cpu_build() -> bool:
+    """Tell whether this Paddle was built for nothing but CPUs."""
+    return not (
+        paddle.is_compiled_with_cuda()
+        or paddle.is_compiled_with_rocm()
+        or paddle.is_compiled_with_xpu()
+        or paddle.device.get_all_custom_device_type()
+    )
+
+
+def connect_gloo(rank: int, size: int) -> None:
+    """Connect this process with the other ranks on ring 0, once; the addresses come from Paddle's launcher.
+
+    Python's lock is held while the others are waited for. Paddle cannot disconnect.
+    """
+    if not has_pir():
+        from paddle.distributed import parallel_helper
+
+        if not parallel_helper._is_parallel_ctx_initialized():
+            with _static_mode():
+                paddle.distributed.init_parallel_env()
+        return
+    store = _core.create_or_get_global_tcp_store()
+    try:
+        _core.CommContextManager.create_gloo_comm_context(store, '0', rank, size)
+    except RuntimeError as error:
+        if 'AlreadyExists' not in str(error):
+            raise
+
+
+@contextmanager
+def _static_mode() -> Iterator[None]:
+    dynamic = paddle.in_dynamic_mode()
+    if dynamic:
+        paddle.enable_static()
+    try:
+        yield
+    finally:
+        if dynamic:
+            paddle.disable_static()
+
+
+def generator_state() -> list[Any]:
+    """Return the state of Paddle's random generator for the CPU, as numbers and text that JSON can hold.
+
+    Paddle 2 does not let its generator be read: it is seeded anew, with a number drawn from itself, and the seed is the
+    state. What runs on and what is restored thus draw the same numbers.
+    """
+    generator = _core.default_cpu_generator()
+    if not has_pir():
+        seed = generator.random() % 2**31
+        generator.manual_seed(seed)
+        return [seed]
+    device, seed, offset, engine = generator.get_state().__getstate__()
+    return [device, seed, offset, bytes(engine).decode('ascii')]
+
+
+def set_generator_state(state: list[Any]) -> None:
+    """Put back what :func:`generator_state` returned.
+
+    Raises:
+        ValueError: the state comes from another version of Paddle.
+    """
+    generator = _core.default_cpu_generator()
+    if len(state) != (4 if has_pir() else 1):
+        raise ValueError(f'a state of {len(state)} parts of the random generator belongs to another Paddle')
+    if not has_pir():
+        generator.manual_seed(state[0])
+        return
+    kind = type(generator.get_state())
+    fresh = kind.__new__(kind)
+    fresh.__setstate__((*state[:3], list(state[3].encode('ascii'))))
+    generator.set_state(fresh)
 
 
 @functools.lru_cache(maxsize=1)
