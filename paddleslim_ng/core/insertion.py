@@ -43,12 +43,17 @@ _PIR_CALLS: Mapping[str, _Call] = {
     'assign': _Call('assign', ('X',)),
     'broadcast': _Call('broadcast', ('X',), {'ring_id': 0, 'root': 0}),
     'cast': _Call('cast', ('X',), {'out_dtype': ...}),
+    'concat': _Call('concat', ('*X',), {'axis': 0}),
     'depend': _Call('depend', ('X', '*Dep')),
     'elementwise_add': _Call('add', ('X', 'Y')),
     'elementwise_div': _Call('divide', ('X', 'Y')),
     'elementwise_mul': _Call('multiply', ('X', 'Y')),
     'elementwise_sub': _Call('subtract', ('X', 'Y')),
+    'reshape': _Call('reshape', ('X',), {'shape': ...}),
     'scale': _Call('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}),
+    'slice': _Call(
+        'slice', ('Input',), {'axes': ..., 'starts': ..., 'ends': ..., 'infer_flags': ..., 'decrease_axis': ...}
+    ),
     'sum': _Call('add_n', ('*X',)),
 }
 

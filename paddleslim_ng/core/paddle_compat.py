@@ -411,14 +411,13 @@ def is_cpu_build() -> bool:
 def connect_gloo(rank: int, size: int) -> None:
     """Connect this process with the other ranks on ring 0, once; the addresses come from Paddle's launcher.
 
-    Python's lock is held while the others are waited for. Paddle cannot disconnect.
+    Paddle must be in static mode. Python's lock is held while the others are waited for. Paddle cannot disconnect.
     """
     if not has_pir():
         from paddle.distributed import parallel_helper
 
         if not parallel_helper._is_parallel_ctx_initialized():
-            with _static_mode():
-                paddle.distributed.init_parallel_env()
+            paddle.distributed.init_parallel_env()
         return
     store = _core.create_or_get_global_tcp_store()
     try:
@@ -426,18 +425,6 @@ def connect_gloo(rank: int, size: int) -> None:
     except RuntimeError as error:
         if 'AlreadyExists' not in str(error):
             raise
-
-
-@contextmanager
-def _static_mode() -> Iterator[None]:
-    dynamic = paddle.in_dynamic_mode()
-    if dynamic:
-        paddle.enable_static()
-    try:
-        yield
-    finally:
-        if dynamic:
-            paddle.disable_static()
 
 
 def generator_state() -> list[Any]:
