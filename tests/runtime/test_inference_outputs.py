@@ -83,7 +83,7 @@ def test_a_loaded_model_keeps_its_outputs(fresh: Any, tmp_path: Path) -> None:
 
 
 def test_saving_without_fetches(fresh: Any, tmp_path: Path) -> None:
-    logits = trunk()
+    trunk()
     fresh.exe.run(fresh.startup)
     save_inference_model(fresh.main, tmp_path / 'net', ['image'])
     model = load_inference_model(tmp_path / 'net', paddle.static.Scope())
