@@ -84,7 +84,8 @@ def to_onnx(
         The file and the figures of the comparison.
 
     Raises:
-        DeployError: paddle2onnx or onnxruntime is missing or does not fit this Paddle, or the conversion failed.
+        DeployError: paddle2onnx or onnxruntime is missing or does not fit this Paddle, the conversion failed, or
+            the file cannot be written.
         UnsupportedOpError: paddle2onnx lacks operators; the message lists all of them.
         EquivalenceError: the outputs differ.
         DataError: a file is missing, or the feeds do not fit.
@@ -108,8 +109,11 @@ def to_onnx(
         _export(files.as_pdmodel(folder / 'pdmodel') if _major(converter) < 2 else files, exported, opset, timeout)
         parity = compare_with_paddle(loaded, exported, arrays, tolerance, timeout) if check else []
         content = exported.read_bytes()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(target, content)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, content)
+    except OSError as error:
+        raise DeployError(f'cannot write {target}: {error}') from error
     return OnnxModel(target, opset_of(content), converter, runtime, tuple(parity))
 
 

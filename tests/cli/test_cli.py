@@ -266,11 +266,14 @@ def test_errors_are_one_line_and_a_code(
     lines = [line for line in err.splitlines() if line.startswith('paddleslim-ng: error: ')]
     assert len(lines) == 1 and message in lines[0], err
     assert out == '' and 'Traceback' not in err
-    found, out, _ = call(*arguments, '--json')
-    assert found == code
-    answer = json.loads(out)
-    assert answer['exit_code'] == code and message in answer['error']
     assert sorted(models.iterdir()) == before and list(tmp_path.iterdir()) == []
+
+
+def test_errors_for_machines(call: Any, models: Path) -> None:
+    code, out, err = call('inspect', models / 'none', '--json')
+    answer = json.loads(out)
+    assert code == answer['exit_code'] == 3 and answer['kind'] == 'DataError'
+    assert 'is missing' in answer['error'] and answer['error'] in err
 
 
 def test_debug_shows_where_an_error_arose(call: Any, models: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import paddleslim_ng as slim
 from paddleslim_ng.deploy import onnx, onnx_process, onnx_worker
 from paddleslim_ng.errors import ConfigError, DataError, DeployError, EquivalenceError, UnsupportedOpError
 from paddleslim_ng.models import build_classifier
+from tests.deploy import lite_nets as nets
 
 VERSION = metadata.version('paddle2onnx')
 IMAGES = np.random.default_rng(3).standard_normal([4, 3, 32, 32]).astype('float32')
@@ -169,7 +171,45 @@ def test_errors_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.M
         onnx.to_onnx(prefix, tmp_path / 'net.onnx', timeout=0.01)
     with pytest.raises(EquivalenceError, match='allowed: 1e-12'):
         onnx.to_onnx(prefix, tmp_path / 'net.onnx', tolerance=1e-12)
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.raises(DeployError, match='cannot write'):
+        onnx.to_onnx(prefix, tmp_path / 'file' / 'net.onnx', check=False)
+
+    def full(*_: object) -> None:
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full)
+        with pytest.raises(DeployError, match='No space left'):
+            onnx.to_onnx(prefix, tmp_path / 'net.onnx', check=False)
+    (tmp_path / 'file').unlink()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_quantized_models(tmp_path: Path) -> None:
+    """paddle2onnx 1.3 converts the quantize_linear form, 2.1 none; the result is never taken for equal in silence."""
+    net = nets.zoo('LeNet', (1, 12, 12))
+    prefix = nets.quantize(net, tmp_path, onnx_format=True)
+    if VERSION.startswith('2.'):
+        with pytest.raises(DeployError, match='the model is quantized'):
+            onnx.to_onnx(prefix, tmp_path / 'net.onnx')
+        assert not (tmp_path / 'net.onnx').exists()
+        return
+    found = onnx.to_onnx(prefix, tmp_path / 'net.onnx', feeds=net.images, tolerance=0.2)
+    assert found.parity[0].figures.relative_difference > 0
+    assert b'QuantizeLinear' in found.file.read_bytes()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('name', sorted(slim.models.MODELS))
+def test_the_zoo(tmp_path: Path, name: str) -> None:
+    kwargs: dict[str, Any] = {} if name in ('LeNet', 'VisionTransformer') else {'scale': 0.5}
+    shape = (1, 28, 28) if name == 'LeNet' else (3, 64, 64)
+    if name == 'VisionTransformer':
+        kwargs, shape = {'depth': 2}, (3, 32, 32)
+    prefix = nets.save(nets.zoo(name, shape, **kwargs), tmp_path / 'net')
+    found = onnx.to_onnx(prefix, tmp_path / 'net.onnx')
+    assert all(parity.figures.relative_difference < 1e-4 for parity in found.parity)
 
 
 @pytest.mark.parametrize(
