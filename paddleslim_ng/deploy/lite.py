@@ -150,7 +150,11 @@ def _prefix(path: Path) -> Path:
     found = sorted({item.with_suffix('') for item in path.iterdir() if item.suffix in _PROGRAMS})
     if len(found) != 1:
         names = [item.name for item in found]
-        raise DataError(f'the folder {path} holds {len(found)} saved models {names}: name one, without suffix')
+        raise DataError(
+            f'the folder {path} holds {len(found)} saved models {names}: name one, without suffix. Files of other names '
+            'are loaded with slim.runtime.load_inference_model(path, model_filename=..., params_filename=...); what it '
+            'returns is a model, too'
+        )
     return found[0]
 
 

@@ -107,10 +107,7 @@ def _execute(
 ) -> Verification:
     """Run the reference and the file, and compare."""
     arrays = {name: np.ascontiguousarray(feeds[name]) for name in model.feeds}
-    expected = [
-        np.asarray(array)
-        for array in Executor().run(model.program, feed=arrays, fetch_list=model.fetches, scope=model.scope)
-    ]
+    expected = _run_reference(model, arrays)
     runs = [runtime.outputs(path, arrays, options) for _ in range(predictors)]
     shapes = [list(array.shape) for array in expected]
     for outputs in runs:
@@ -120,6 +117,18 @@ def _execute(
     figures = compare_outputs(expected, runs)
     notes = ('the outputs are those of a softmax, which hides errors: compare logits',) if _ends_soft(model) else ()
     return Verification(path, runtime.name, True, figures, tolerance, figures.failures(tolerance), notes)
+
+
+def _run_reference(model: InferenceModel, arrays: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    try:
+        outputs = Executor().run(model.program, feed=dict(arrays), fetch_list=model.fetches, scope=model.scope)
+    except (ValueError, RuntimeError, TypeError, OSError, IndexError) as error:
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
+        raise DataError(
+            f'the reference cannot run on feeds of shapes {shapes}: give feeds that suit it (to_lite: feed=..., or '
+            f'check=False). Paddle says: {str(error).strip().splitlines()[-1]}'
+        ) from error
+    return [np.asarray(array) for array in outputs]
 
 
 def _ends_soft(model: InferenceModel) -> bool:

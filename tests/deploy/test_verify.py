@@ -90,9 +90,9 @@ def test_references_of_every_form(net: nets.Net, files: Path, lite: slim.deploy.
     assert results[0].figures.difference == pytest.approx(difference, abs=1e-7)
 
 
-def test_saved_models_of_either_format(net: nets.Net, files: Path, tmp_path: Path, ir: str) -> None:
+def test_saved_models_of_either_format(net: nets.Net, files: Path, tmp_path: Path) -> None:
     legacy = nets.save(net, tmp_path / 'legacy', 'pdmodel')
-    for artifact in (files, next(files.parent.glob('net.[jp]*[ln]')), legacy, legacy.with_suffix('.pdmodel')):
+    for artifact in (files, legacy.with_suffix('.pdmodel')):
         result = slim.deploy.verify(artifact, net.images, files, predictors=1)
         assert result.runtime == 'Paddle Inference'
         assert result.figures.relative_difference < 1e-5
@@ -154,6 +154,18 @@ def test_softmax_is_pointed_out(tmp_path: Path) -> None:
     net = nets.build(lambda image: F.softmax(body(image)), (1, 6, 6))
     result = slim.deploy.to_lite(net.program, tmp_path / 'net', 'x86', fetches=net.fetches, scope=net.scope)
     assert any('compare logits' in note for note in result.verification.notes)
+
+
+def test_feeds_that_the_network_cannot_use(tmp_path: Path) -> None:
+    """The shape is open in the program, and not every size fits the network."""
+    net = nets.build(lambda image: paddle.reshape(layers.conv(image, 2, 3, name='c'), [-1, 2 * 36]), (1, 6, 6))
+    image = slim.GraphWrapper(net.program).var('image')
+    if slim.GraphWrapper(net.program).ir == 'legacy':
+        image.set_shape((-1, 1, -1, -1))
+        files = nets.save(net, tmp_path / 'net')
+        with pytest.raises(DataError, match=r'cannot run on feeds of shapes.*check=False'):
+            slim.deploy.to_lite(files, tmp_path / 'out', 'x86', feed={'image': np.zeros([1, 1, 5, 5], 'float32')})
+        assert slim.deploy.to_lite(files, tmp_path / 'out', 'x86', feed=net.images).verification.passed
 
 
 def test_arguments(net: nets.Net, files: Path, lite: slim.deploy.LiteModel, tmp_path: Path) -> None:
