@@ -257,7 +257,8 @@ def cut_graph(analysis: Analysis, cut: Cut, follow: Followers) -> None:
 def _cut_shape(var: VarWrapper, layout: Layout, cut: Cut) -> tuple[int, ...]:
     shape = list(var.shape())
     for axis, mark in layout.items():
-        if shape[axis] >= 0:
+        # Programs from paddle.jit.save do not say the shape of what only a backward pass reads.
+        if axis < len(shape) and shape[axis] >= 0:
             shape[axis] = cut.count(mark.labels)
     return tuple(shape)
 
