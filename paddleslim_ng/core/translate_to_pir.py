@@ -84,9 +84,9 @@ def _mark(program: Any, feeds: list[str], fetches: list[str]) -> set[str]:
                     written.add(name)
                 elif kept:
                     results[name] = None
-    names = [name for name in (*results, *fetches) if not block.var(name).persistable and name not in feeds]
+    ends = [name for name in fetches if block.has_var(name) and not block.var(name).persistable and name not in feeds]
     with ir_mode(pir=False):
-        paddle_compat.add_fetch_operators(program, dict.fromkeys(names))
+        paddle_compat.add_fetch_operators(program, dict.fromkeys((*results, *ends)))
     return written
 
 

@@ -174,6 +174,9 @@ def _check_inputs(graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[Va
     missing = sorted(known.intersection(needed).difference(var.name() for var in feeds))
     if missing:
         raise GraphError(f'the outputs depend on the data inputs {missing}: add them to feeds')
+    idle = sorted(var.name() for var in feeds if var.name() not in needed)
+    if idle:
+        raise GraphError(f'no output depends on {idle}: leave them out of feeds')
     absent = [
         name
         for name, var in needed.items()

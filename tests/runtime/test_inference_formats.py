@@ -184,6 +184,23 @@ def test_a_model_without_parameters(fresh: Any, tmp_path: Path) -> None:
     assert Executor().run(model.program, feed, model.fetches, scope=model.scope)[0].tolist() == [[0, 2]]
 
 
+def test_inputs_and_outputs_of_every_kind(fresh: Any, tmp_path: Path) -> None:
+    x, label = paddle.static.data('image', [None, 2]), paddle.static.data('label', [None, 2])
+    y = paddle.nn.functional.relu(x + 1)
+    paddle.nn.functional.square_error_cost(y, label)
+    for format in ('pdmodel', 'json') if HAS_PIR else ('pdmodel',):
+        prefix = tmp_path / format
+        saved = save_inference_model(fresh.main, prefix, [x], [y, x, y], format=format)
+        assert saved.difference == 0.0
+        model = load_inference_model(prefix, paddle.static.Scope())
+        feed = {'image': np.array([[-1, 2]], 'float32')}
+        found = Executor().run(model.program, feed, model.fetches, scope=model.scope)
+        assert [array.tolist() for array in found] == [[[0, 3]], [[-1, 2]], [[0, 3]]]
+        with pytest.raises(GraphError, match=r"no output depends on \['label'\]: leave them out"):
+            save_inference_model(fresh.main, tmp_path / 'none', [x, label], [y], format=format)
+    assert not list(tmp_path.glob('*none*'))
+
+
 def test_unknown_words() -> None:
     with pytest.raises(ConfigError, match="ir must be 'pir' or 'legacy'"):
         load_inference_model(MODELS / 'paddle26', ir='pdmodel')
