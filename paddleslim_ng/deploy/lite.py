@@ -23,16 +23,16 @@ from paddleslim_ng.deploy.model_source import ModelFiles, is_quantized, saved_fi
 from paddleslim_ng.deploy.nb import NbFile, read_nb
 from paddleslim_ng.deploy.runtimes import runtime_of
 from paddleslim_ng.deploy.verification import Verification
-from paddleslim_ng.deploy.verify import as_reference, verify
+from paddleslim_ng.deploy.verify import files_of, verify
 from paddleslim_ng.errors import CheckpointError, DataError, DeployError
 from paddleslim_ng.runtime.atomic import publish
 from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.inference_model import InferenceModel
+from paddleslim_ng.runtime.model_files import PARAMETERS, PROGRAMS
 from paddleslim_ng.runtime.parameter_file import read_combined
 
 __all__ = ['to_lite']
 
-_PROGRAMS = ('.pdmodel', '.json')
 _LOG = logging.getLogger('paddleslim_ng')
 
 
@@ -134,28 +134,21 @@ def _source(
     A program may change after the conversion, so the reference is what was saved of it.
     """
     if isinstance(model, (str, os.PathLike)):
-        prefix = _prefix(Path(model))
-        return saved_files(prefix, folder), prefix
+        path = _named(Path(model))
+        return saved_files(files_of(path), folder / 'source'), path
     names = None if feeds is None else [GraphWrapper.name_of(item) for item in feeds]
     files = saved_files(model, folder / 'source', feeds=names, fetches=fetches, scope=scope)
     return files, files.load()
 
 
-def _prefix(path: Path) -> Path:
-    """Return the path without suffix of a saved model that is given by that, by its program file or by its folder."""
-    if path.suffix in _PROGRAMS:
-        return path.with_suffix('')
-    if not path.is_dir():
+def _named(path: Path) -> Path:
+    """Return the path, or the only saved model in it where it is a folder with models of Paddle 2 or 3."""
+    if not path.is_dir() or path.with_name(path.name + PARAMETERS).is_file():
         return path
-    found = sorted({item.with_suffix('') for item in path.iterdir() if item.suffix in _PROGRAMS})
-    if len(found) != 1:
-        names = [item.name for item in found]
-        raise DataError(
-            f'the folder {path} holds {len(found)} saved models {names}: name one, without suffix. Files of other names '
-            'are loaded with slim.runtime.load_inference_model(path, model_filename=..., params_filename=...); what it '
-            'returns is a model, too'
-        )
-    return found[0]
+    found = sorted({item.with_suffix('') for item in path.iterdir() if item.suffix in PROGRAMS.values()})
+    if len(found) > 1:
+        raise DataError(f'the folder {path} holds the models {[item.name for item in found]}: name one, without suffix')
+    return found[0] if found else path
 
 
 def _convert(
@@ -252,6 +245,6 @@ def _verify(
     """Compare an executable file with the model; None for a file that this machine cannot execute."""
     if runtime_of(nb).obstacle(nb):
         return None
-    model = as_reference(reference if isinstance(reference, InferenceModel) else files.prefix, ())
+    model = reference if isinstance(reference, InferenceModel) else files.load()
     feeds = {**synthesize_feeds(model.program, model.feeds), **(feed or {})}
     return verify(nb, feeds, model, interpreter=request.interpreter)

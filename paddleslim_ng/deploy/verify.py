@@ -17,9 +17,11 @@ from paddleslim_ng.deploy.runtimes import RunOptions, Runtime, artifact_file, ru
 from paddleslim_ng.deploy.verification import Verification, compare_outputs
 from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError
 from paddleslim_ng.runtime.feeds import data_inputs
-from paddleslim_ng.runtime.inference_model import InferenceModel, load_inference_model
+from paddleslim_ng.runtime.inference_model import InferenceModel
+from paddleslim_ng.runtime.model_files import PROGRAMS, ModelFiles, find_model
+from paddleslim_ng.runtime.model_loading import load_model_files
 
-__all__ = ['as_reference', 'verify']
+__all__ = ['as_reference', 'files_of', 'verify']
 
 _FLOAT_TOLERANCE = 1e-4
 _LOSSY_TOLERANCE = 0.1
@@ -139,6 +141,18 @@ def _ends_soft(model: InferenceModel) -> bool:
     return any(op.type() == 'softmax' for op in (*makers, *behind))
 
 
+def files_of(path: Path) -> ModelFiles:
+    """Find a saved model by its path without suffix, by its program file, or by the folder of a Paddle 1 model.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    formats = {suffix: ir for ir, suffix in PROGRAMS.items()}
+    if path.suffix in formats:
+        return find_model(path.with_suffix(''), prefer=formats[path.suffix])
+    return find_model(path)
+
+
 def as_reference(
     reference: Any,
     feeds: Iterable[str],
@@ -160,9 +174,7 @@ def as_reference(
     if isinstance(reference, InferenceModel):
         return reference
     if isinstance(reference, (str, os.PathLike)):
-        path = Path(reference)
-        prefix = path.with_suffix('') if path.suffix in ('.pdmodel', '.json') else path
-        return load_inference_model(prefix, scope=paddle.static.Scope())
+        return load_model_files(files_of(Path(reference)), paddle.static.Scope())
     program = getattr(reference, 'program', reference)
     if not (is_legacy_program(program) or is_pir_program(program)):
         raise ConfigError(f'a reference is a program, an InferenceModel or a path, not {type(reference).__name__}')

@@ -42,8 +42,8 @@ def random_parameters(program: Any, scope: Any, seed: int) -> None:
             slim.core.store_array(scope, var.name(), array)
 
 
-def build(body: Callable[[Any], Any], shape: tuple[int, ...], seed: int = 0) -> Net:
-    """Build ``body(image)`` with seeded parameters."""
+def build(body: Callable[[Any], Any], shape: tuple[int, ...], seed: int = 0, open_sizes: bool = False) -> Net:
+    """Build ``body(image)`` with seeded parameters; the program may leave height and width open."""
     main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     main.random_seed = startup.random_seed = seed + 1
     with (
@@ -51,7 +51,8 @@ def build(body: Callable[[Any], Any], shape: tuple[int, ...], seed: int = 0) -> 
         paddle.static.scope_guard(scope),
         paddle.utils.unique_name.guard(),
     ):
-        out = body(paddle.static.data('image', [None, *shape], 'float32'))
+        sizes = [shape[0], None, None] if open_sizes else shape
+        out = body(paddle.static.data('image', [None, *sizes], 'float32'))
         paddle.static.Executor(paddle.CPUPlace()).run(startup)
     random_parameters(main, scope, seed)
     images = np.random.default_rng(seed).standard_normal((2, *shape)).astype('float32')

@@ -77,6 +77,29 @@ def test_every_form_of_model_gives_the_same_file(lenet: nets.Net, lenet_files: P
     assert len(kernels) == 1
 
 
+def test_the_named_format_is_taken_where_there_are_both(tmp_path: Path, ir: str) -> None:
+    if ir == 'pir':
+        one = nets.build(lambda image: paddle.flatten(layers.conv(image, 4, 3, name='c'), 1), (1, 6, 6))
+        other = nets.build(lambda image: paddle.flatten(layers.conv(image, 4, 3, name='c'), 1), (1, 6, 6), seed=4)
+        nets.save(other, tmp_path / 'net', 'pdmodel')
+        nets.save(one, tmp_path / 'json' / 'net', 'json')
+        (tmp_path / 'json' / 'net.json').rename(tmp_path / 'net.json')
+        result = slim.deploy.to_lite(tmp_path / 'net.pdmodel', tmp_path / 'out', 'x86')
+        assert slim.deploy.verify(result, other.images).passed
+        assert Path(result.reference).suffix == '.pdmodel'
+
+
+def test_folder_of_paddle_1(lenet: nets.Net, tmp_path: Path) -> None:
+    prefix = nets.save(lenet, tmp_path / 'new' / 'lenet', 'pdmodel')
+    old = tmp_path / 'old'
+    old.mkdir()
+    (old / '__model__').write_bytes(prefix.with_suffix('.pdmodel').read_bytes())
+    (old / '__params__').write_bytes(prefix.with_suffix('.pdiparams').read_bytes())
+    result = slim.deploy.to_lite(old, tmp_path / 'out', 'x86')
+    assert result.verification is not None
+    assert slim.deploy.verify(result, lenet.images, lenet.program, fetches=lenet.fetches, scope=lenet.scope).passed
+
+
 def computing(result: slim.deploy.LiteModel) -> tuple[Any, ...]:
     """Return the kernels but for the ``scale`` by one that Paddle 2.6 puts before every output when it saves."""
     return tuple(kernel for kernel in result.kernels if kernel.op != 'scale')
@@ -210,7 +233,7 @@ def test_impossible_requests(lenet: nets.Net, lenet_files: Path, tmp_path: Path)
         slim.deploy.to_lite(lenet.program, out, fetches=['no_such'], scope=lenet.scope)
     nets.save(lenet, lenet_files.parent / 'two' / 'a')
     nets.save(lenet, lenet_files.parent / 'two' / 'b')
-    with pytest.raises(DataError, match=r"holds 2 saved models \['a', 'b'\]"):
+    with pytest.raises(DataError, match=r"holds the models \['a', 'b'\]"):
         slim.deploy.to_lite(lenet_files.parent / 'two', out)
     assert list(tmp_path.iterdir()) == []
 
