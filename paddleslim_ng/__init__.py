@@ -17,7 +17,7 @@ from paddleslim_ng.errors import SlimError
 from paddleslim_ng.version import __version__
 
 if TYPE_CHECKING:
-    from paddleslim_ng import analysis, core, data, deploy, errors, models, prune, runtime
+    from paddleslim_ng import analysis, core, data, deploy, errors, models, prune, runtime, sparse
     from paddleslim_ng.core import Executor, GraphWrapper
 
 __all__ = [
@@ -33,10 +33,11 @@ __all__ = [
     'models',
     'prune',
     'runtime',
+    'sparse',
 ]
 
 _OLDEST_PADDLE = (2, 6)
-_SUBMODULES = frozenset({'analysis', 'core', 'data', 'deploy', 'errors', 'models', 'prune', 'runtime'})
+_SUBMODULES = frozenset({'analysis', 'core', 'data', 'deploy', 'errors', 'models', 'prune', 'runtime', 'sparse'})
 _CORE_NAMES = frozenset({'Executor', 'GraphWrapper'})
 
 

@@ -7,7 +7,7 @@ for. Types, slots and attributes are canonical (:mod:`paddleslim_ng.core.op_tabl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 from paddleslim_ng.core import naming, paddle_compat
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
@@ -20,7 +20,7 @@ ROLES: Mapping[str, int] = {
     'backward': paddle_compat.BACKWARD_ROLE,
     'optimizer': paddle_compat.OPTIMIZE_ROLE,
 }
-Given = VarWrapper | str | Sequence[VarWrapper | str]
+Given = Union[VarWrapper, str, Sequence[Union[VarWrapper, str]]]
 
 
 class _Call(NamedTuple):

@@ -13,6 +13,11 @@ from paddleslim_ng.prune.report import EquivalenceFigures, ParameterReport, Prun
 from paddleslim_ng.prune.sensitive import get_ratios_by_loss, load_sensitivities, merge_sensitive, sensitivity
 from paddleslim_ng.prune.session import Explanation, PruningSession
 from paddleslim_ng.prune.taylor import Taylor
+from paddleslim_ng.prune.unstructured_pruner import (
+    GMPUnstructuredPruner,
+    UnstructuredPruner,
+    make_unstructured_pruner,
+)
 
 __all__ = [
     'CRITERION',
@@ -21,6 +26,7 @@ __all__ = [
     'EquivalenceFigures',
     'Evaluator',
     'Explanation',
+    'GMPUnstructuredPruner',
     'GlobalRanking',
     'ParameterReport',
     'PruneReport',
@@ -28,9 +34,11 @@ __all__ = [
     'PruningSession',
     'Random',
     'Taylor',
+    'UnstructuredPruner',
     'get_ratios_by_loss',
     'load_model',
     'load_sensitivities',
+    'make_unstructured_pruner',
     'merge_sensitive',
     'save_model',
     'sensitivity',

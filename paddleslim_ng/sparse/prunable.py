@@ -1,0 +1,68 @@
+"""Which parameters of a program are pruned weight by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from paddleslim_ng.core import GraphWrapper, VarWrapper
+from paddleslim_ng.errors import ConfigError, nearest_names
+
+__all__ = ['conv1x1_skip_params', 'get_skip_params', 'is_conv1x1', 'prunable_parameters']
+
+SkipParams = Callable[[Any], Iterable[str]]
+_FLOATS = frozenset({'float16', 'bfloat16', 'float32', 'float64'})
+
+
+def get_skip_params(program: Any) -> set[str]:
+    """Return the names that are not pruned by default: what normalization reads, and all parameters of one axis.
+
+    Args:
+        program: a program of either IR.
+    """
+    graph = GraphWrapper(program)
+    skipped = {
+        var.name()
+        for op in graph.ops()
+        if 'norm' in op.type() and 'grad' not in op.type() and not op.is_opt_op()
+        for var in op.all_inputs()
+        if var.is_parameter()
+    }
+    return skipped | {var.name() for var in graph.all_parameters() if len(var.shape()) < 2}
+
+
+def conv1x1_skip_params(program: Any) -> set[str]:
+    """Return the names of all parameters but the filters of 1x1 convolutions."""
+    return {var.name() for var in GraphWrapper(program).all_parameters() if not is_conv1x1(var)}
+
+
+def is_conv1x1(parameter: VarWrapper) -> bool:
+    """Tell whether a parameter has the shape of a 1x1 filter."""
+    return len(parameter.shape()) == 4 and parameter.shape()[2:] == (1, 1)
+
+
+def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> list[VarWrapper]:
+    """Return the parameters that are pruned, in program order.
+
+    Args:
+        graph: a wrapped program.
+        skip_params_func: gives the names of what is not pruned, for the program.
+
+    Raises:
+        ConfigError: ``skip_params_func`` returns something else than names, or leaves nothing to prune.
+    """
+    skipped = skip_params_func(graph.program)
+    if isinstance(skipped, str) or not all(isinstance(name, str) for name in skipped):
+        raise ConfigError('skip_params_func returns a set of names of parameters')
+    known = {var.name(): var for var in graph.all_parameters()}
+    names = set(skipped)
+    found = [
+        var for name, var in known.items() if name not in names and var.dtype() in _FLOATS and len(var.shape()) > 0
+    ]
+    if not found:
+        example = next(iter(known), '')
+        raise ConfigError(
+            f'nothing is left to prune: all {len(known)} parameters are skipped or not of a floating-point type'
+            f'{nearest_names(example, names) if known and not names & set(known) else ""}'
+        )
+    return found
