@@ -47,7 +47,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', type=Path, default=ROOT / 'configs' / 'prune_by_sensitivity.yaml')
     parser.add_argument('--output', type=Path, default=Path('build/demo'), help='folder for all results')
-    for name, kind in (('scale', float), ('epochs', int), ('tune-epochs', int), ('params', int), ('loss', float)):
+    floats, integers = ('scale', 'loss'), ('epochs', 'tune-epochs', 'params', 'round-to')
+    for name, kind in (*((name, float) for name in floats), *((name, int) for name in integers)):
         parser.add_argument(f'--{name}', type=kind, help='overrides the configuration')
     parser.add_argument('--seed', type=int, help='overrides the configuration')
     given = parser.parse_args(arguments)
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     slim.analysis.plot_sensitivities(curves, job.output / 'sensitivities.png', loss=options.loss)
 
     print(f'3. Prune both programs by the ratios that cost {options.loss:.0%} each')
-    pruner = slim.prune.Pruner()
+    pruner = slim.prune.Pruner(round_to=options.round_to)
     pruned_train, _, _ = pruner.prune(
         net.train_program, scope, params=ratios.keys(), ratios=ratios.values(), place=place, verify=True
     )
