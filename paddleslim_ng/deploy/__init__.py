@@ -9,6 +9,7 @@ from paddleslim_ng.deploy.lite import to_lite
 from paddleslim_ng.deploy.lite_options import PRECISIONS, TARGETS
 from paddleslim_ng.deploy.lite_process import LiteProcess, RunTimes
 from paddleslim_ng.deploy.lite_result import LiteModel
+from paddleslim_ng.deploy.lite_support import lacking_operators, supported_operators
 from paddleslim_ng.deploy.measure import Measurement, measure
 from paddleslim_ng.deploy.nb import Kernel, NbFile, read_nb
 from paddleslim_ng.deploy.onnx import OnnxModel, to_onnx
@@ -37,11 +38,13 @@ __all__ = [
     'RunTimes',
     'Verification',
     'find_interpreter',
+    'lacking_operators',
     'legalize',
     'load_inference_model',
     'measure',
     'read_nb',
     'save_inference_model',
+    'supported_operators',
     'to_lite',
     'to_onnx',
     'verify',
