@@ -156,11 +156,11 @@ def parity(model: slim.deploy.LiteModel) -> str:
 
 
 def lite_table(job: Job, models: Sequence[slim.deploy.LiteModel]) -> ReportTable:
-    rows = [[m.file.name, m.target, f'{m.file_bytes:,}', str(len(m.kernels)), parity(m)] for m in models]
+    rows = [[m.file.name, f'{m.file_bytes:,}', str(len(m.kernels)), parity(m)] for m in models]
     notes = list(dict.fromkeys(f'{m.target}: {text}' for m in models for text in m.warnings))
     if job.lite is None:
         notes = [f'left out: {job.lite_obstacle}']
-    head = ['file', 'made for', 'bytes', 'kernels', 'against the program, on logits']
+    head = ['file', 'bytes', 'kernels', 'against the program, on logits']
     return ReportTable('Files of Paddle Lite', head, rows, notes=notes)
 
 

@@ -34,6 +34,7 @@ th, td { padding: 6px 14px; text-align: right; white-space: nowrap; font-variant
 th:first-child, td:first-child, .text { text-align: left; }
 thead th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--rule); }
 tbody th { font-weight: 400; }
+.free td { white-space: normal; max-width: 44ch; }
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
 tr.same { color: var(--soft); }
 tfoot > tr > * { border-top: 2px solid var(--rule); font-weight: 600; }
@@ -280,7 +281,8 @@ def _tables(report: Report) -> str:
     parts = []
     for table in report.tables:
         rows = [_cells(first, map(escape, rest)) for first, *rest in table.rows]
-        parts.append(_section(table.title, table.text, _table(table.head, rows) + _list(table.notes)))
+        shown = f'<div class="free">{_table(table.head, rows)}</div>'
+        parts.append(_section(table.title, table.text, shown + _list(table.notes)))
     return '\n'.join(parts)
 
 
