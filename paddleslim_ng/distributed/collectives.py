@@ -1,0 +1,100 @@
+"""Collective operators of every Paddle version, and many tensors sent as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from paddleslim_ng.core import VarWrapper
+from paddleslim_ng.core.insertion import Insertion, insertable
+
+__all__ = ['COLLECTIVES', 'all_reduce', 'broadcast', 'buckets', 'together']
+
+# Canonical types of operators that add something up over the ranks.
+COLLECTIVES = frozenset(
+    {'all_reduce', 'c_allreduce_sum', 'c_allreduce_avg', 'c_reduce_sum', 'reduce', 'reduce_scatter', 'c_reducescatter'}
+)
+Send = Callable[[Insertion, VarWrapper], VarWrapper]
+# Gloo adds half-precision numbers up wrongly on Paddle 3, so they travel in single precision.
+_SENT_AS_THEY_ARE = frozenset({'float32', 'float64', 'int32', 'int64'})
+
+
+def all_reduce(here: Insertion, var: VarWrapper) -> VarWrapper:
+    """Insert the sum over all ranks of a temporary, which the sum replaces."""
+    if insertable(here.graph, 'c_allreduce_sum'):
+        return here.op('c_allreduce_sum', {'X': var}, {'ring_id': 0, 'use_calc_stream': True}, into=var)
+    slot = 'X' if here.graph.ir == 'pir' else 'x'
+    return here.op('all_reduce', {slot: var}, {'ring_id': 0, 'reduce_type': 0}, into=var)
+
+
+def broadcast(here: Insertion, var: VarWrapper) -> VarWrapper:
+    """Insert the sending of a temporary from rank 0 to all; what arrives replaces it.
+
+    On Paddle 2 the operator leaves the result of rank 0 unwritten unless it is its own input.
+    """
+    if insertable(here.graph, 'c_broadcast'):
+        return here.op('c_broadcast', {'X': var}, {'ring_id': 0, 'root': 0, 'use_calc_stream': True}, into=var)
+    slot = 'X' if here.graph.ir == 'pir' else 'x'
+    return here.op('broadcast', {slot: var}, {'ring_id': 0, 'root': 0}, into=var)
+
+
+def buckets(variables: Sequence[VarWrapper], limit: int) -> Iterator[list[VarWrapper]]:
+    """Sort variables by element type into groups of up to ``limit`` bytes, in their order; larger ones go alone."""
+    by_type: dict[str, list[VarWrapper]] = {}
+    for var in variables:
+        by_type.setdefault(var.dtype(), []).append(var)
+    for group in by_type.values():
+        bucket: list[VarWrapper] = []
+        used = 0
+        for var in group:
+            size = 4 * math.prod(var.shape())
+            if bucket and used + size > limit:
+                yield bucket
+                bucket, used = [], 0
+            bucket.append(var)
+            used += size
+        yield bucket
+
+
+def together(
+    here: Insertion, variables: Sequence[VarWrapper], send: Send, factor: float = 1.0, after: VarWrapper | None = None
+) -> VarWrapper:
+    """Send variables as one vector, and let every later reader read what arrived.
+
+    The vector is a copy, and what arrives is copied back: no memory is shared that the executor does not know of.
+
+    Args:
+        here: place, behind everything that writes the variables.
+        variables: of one element type and of known shapes.
+        send: inserts the collective.
+        factor: what arrives is multiplied by it.
+        after: the vector of the collective before this one. A number of it travels along, so that the executor, which
+            runs in parallel what it can, starts the collectives in one order on all ranks.
+
+    Returns:
+        The vector that arrived.
+    """
+    dtype = variables[0].dtype()
+    shapes = [list(var.shape()) for var in variables]
+    parts = [here.op('reshape', {'X': var}, {'shape': [-1]}) for var in variables]
+    if after is not None:
+        first = here.op('slice', {'Input': after}, _range(0, 1))
+        parts.append(first if after.dtype() == dtype else here.op('cast', {'X': first}, {'out_dtype': dtype}))
+    vector = here.op('concat', {'X': parts})
+    if dtype not in _SENT_AS_THEY_ARE:
+        vector = here.op('cast', {'X': vector}, {'out_dtype': 'float32'})
+    vector = send(here, vector)
+    arrived = vector if factor == 1.0 else here.op('scale', {'X': vector}, {'scale': factor})
+    if dtype not in _SENT_AS_THEY_ARE:
+        arrived = here.op('cast', {'X': arrived}, {'out_dtype': dtype})
+    start = 0
+    for var, shape in zip(variables, shapes):
+        end = start + math.prod(shape)
+        part = here.op('slice', {'Input': arrived}, _range(start, end))
+        here.op('reshape', {'X': part}, {'shape': shape}, into=var)
+        start = end
+    return vector
+
+
+def _range(start: int, end: int) -> dict[str, list[int]]:
+    return {'axes': [0], 'starts': [start], 'ends': [end], 'infer_flags': [1], 'decrease_axis': []}

@@ -1,0 +1,196 @@
+"""What two ranks do in the tests; run by Paddle's launcher. Each scenario returns what JSON can hold.
+
+rank_scenarios.py FOLDER: results go to FOLDER/rank-N.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
+
+import nets  # noqa: E402
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+from paddle.distributed import fleet  # noqa: E402
+
+import paddleslim_ng as slim  # noqa: E402
+from paddleslim_ng.core import load_array  # noqa: E402
+from paddleslim_ng.errors import DistributedError, SlimError  # noqa: E402
+
+FOLDER = Path(sys.argv[1])
+STEPS = 50
+
+
+def message(kind: type[BaseException], call: Any) -> str:
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    return ''
+
+
+def exchange(ranks: Any) -> Any:
+    return {
+        'gather': ranks.gather([ranks.rank, 7 * ranks.rank - 2**60]).tolist(),
+        'broadcast': ranks.broadcast(bytes(range(256)) * 3 + b'x' if ranks.rank == 0 else None).hex(),
+        'mean': ranks.mean(np.array([[1.0 + ranks.rank, 0.1]])).tolist(),
+    }
+
+
+def masked_training(ranks: Any) -> Any:
+    """Fleet's public interface, masks put in by hand, different initial parameters on each rank."""
+    strategy = fleet.DistributedStrategy()
+    strategy.without_graph_optimization = False
+
+    def minimize(loss: Any) -> None:
+        fleet.distributed_optimizer(nets.momentum(), strategy).minimize(loss)
+
+    net = nets.build(minimize)
+    masks = nets.add_masks(net)
+    nets.start(net)
+    nets.start(net, {**nets.initial(), **masks})
+    checks = slim.distributed.RankChecks(net.main, net.scope)
+    zeros = []
+    for step in range(STEPS):
+        nets.run(net, step, ranks.rank, ranks.size)
+        checks.after_step(masks_changed=step % 20 == 0)
+        zeros.append(int((load_array(net.scope, 'fc') == 0).sum()))
+    names = [*nets.initial(), 'fc_mask']
+    np.savez(FOLDER / f'masked-{ranks.rank}.npz', **nets.arrays(net, names))
+    return {'digest': nets.digest(nets.arrays(net, names)), 'zeros': sorted(set(zeros))}
+
+
+def broadcast_start(ranks: Any) -> Any:
+    """Parameters are rank 0's after the startup program, whatever the seeds; vectors of any size do the same."""
+    found = {}
+    for size in (0, 100, 32 << 20):
+        net = nets.build(slim.distributed.DistributedOptimizer(nets.momentum(), bucket_bytes=size).minimize)
+        net.startup.random_seed = 1 + ranks.rank
+        paddle.seed(1 + ranks.rank)
+        nets.start(net)
+        first = nets.digest(nets.arrays(net))
+        nets.start(net, nets.initial())
+        for step in range(5):
+            nets.run(net, step, ranks.rank, ranks.size)
+        found[str(size)] = [first, nets.digest(nets.arrays(net))]
+    return found
+
+
+def unsynchronized(ranks: Any) -> Any:
+    """A plain optimizer: the guard sees it in the program, and the checksums after one step."""
+    net = nets.build(nets.momentum().minimize)
+    nets.start(net, nets.initial())
+    before = message(DistributedError, lambda: slim.distributed.check_ranks(net.main, net.scope))
+    guard = message(DistributedError, lambda: slim.distributed.RankChecks(net.main, net.scope))
+    nets.run(net, 0, ranks.rank, ranks.size)
+    after = message(DistributedError, lambda: slim.distributed.check_ranks(net.main, net.scope, when='step 1'))
+    return {'before': before, 'guard': guard, 'after': after}
+
+
+def stock_fleet(ranks: Any) -> Any:
+    """Paddle's own Fleet, after ``shutdown``: it refuses, or trains without synchronizing, and is caught."""
+    slim.distributed.shutdown()
+    strategy = fleet.DistributedStrategy()
+    strategy.without_graph_optimization = False
+    fleet.init(is_collective=True, strategy=strategy)
+    try:
+        net = nets.build(lambda loss: fleet.distributed_optimizer(nets.momentum(), strategy).minimize(loss))
+    except TypeError:
+        return {'refused': True}
+    finally:
+        slim.distributed.init()
+    nets.start(net, nets.initial())
+    guard = message(DistributedError, lambda: slim.distributed.require_all_reduce(net.main))
+    nets.run(net, 0, ranks.rank, ranks.size)
+    after = message(DistributedError, lambda: slim.distributed.check_ranks(net.main, net.scope))
+    return {'refused': False, 'guard': guard, 'after': after}
+
+
+def statistics(ranks: Any) -> Any:
+    net = nets.build(slim.distributed.DistributedOptimizer(nets.momentum()).minimize, norm=True)
+    nets.start(net)
+    for step in range(3):
+        nets.run(net, step, ranks.rank, ranks.size)
+    slim.distributed.check_ranks(net.main, net.scope)
+    with slim.distributed.shared_statistics(net.main, net.scope) as names:
+        shared = {name: load_array(net.scope, name).tolist() for name in names}
+    return {'own': {name: load_array(net.scope, name).tolist() for name in names}, 'shared': shared}
+
+
+def checkpoints(ranks: Any) -> Any:
+    """Rank 1 finds its newest file truncated: all go back to the one before, and on to the same end."""
+    random = np.random.default_rng(ranks.rank)
+    net = nets.build(slim.distributed.DistributedOptimizer(nets.momentum()).minimize, norm=True)
+    nets.start(net)
+    saved = slim.distributed.Checkpoints(FOLDER / 'ck', net.main, net.scope, generators={'data': random})
+
+    def go_on(first: int) -> list[Any]:
+        for step in range(first, 6):
+            nets.run(net, step, ranks.rank, ranks.size)
+            last = float(random.random())
+            if step in (1, 3):
+                saved.save(step + 1, {'epoch': step})
+        names = [*nets.initial(), *(n for n in saved._training.names() if n not in nets.initial())]
+        return [nets.digest(nets.arrays(net, names)), last]
+
+    nothing = saved.restore()
+    straight = go_on(0)
+    ranks.barrier()
+    if ranks.rank == 1:
+        file = next((FOLDER / 'ck').glob('step-0000000004.rank-1-of-2.npz'))
+        file.write_bytes(file.read_bytes()[:-100])
+    restored = saved.restore()
+    assert restored is not None
+    return {'nothing': nothing is None, 'straight': straight, 'restored': restored, 'again': go_on(restored.step)}
+
+
+def other_number(ranks: Any) -> Any:
+    """Go on from the checkpoint of a single process, and leave one for a single process."""
+    net = nets.build(slim.distributed.DistributedOptimizer(nets.momentum()).minimize)
+    nets.start(net)
+    restored = slim.distributed.Checkpoints(FOLDER / 'one', net.main, net.scope).restore()
+    assert restored is not None
+    digest = nets.digest(nets.arrays(net))
+    for step in range(restored.step, restored.step + 5):
+        nets.run(net, step, ranks.rank, ranks.size)
+    saved = slim.distributed.Checkpoints(FOLDER / 'two', net.main, net.scope)
+    saved.save(restored.step + 5)
+    for step in range(restored.step + 5, restored.step + 10):
+        nets.run(net, step, ranks.rank, ranks.size)
+    if ranks.rank == 0:
+        np.savez(FOLDER / 'two-end.npz', **nets.arrays(net))
+    return {'step': restored.step, 'ranks': restored.ranks, 'digest': digest}
+
+
+def main() -> None:
+    paddle.enable_static()
+    before = fleet.distributed_optimizer
+    context = slim.distributed.init()
+    fleet.init(is_collective=True)
+    ranks = context.ranks
+    found: dict[str, Any] = {'fleet': [fleet.worker_index(), fleet.worker_num()]}
+    for scenario in (
+        exchange,
+        masked_training,
+        broadcast_start,
+        unsynchronized,
+        statistics,
+        checkpoints,
+        other_number,
+        stock_fleet,
+    ):
+        try:
+            found[scenario.__name__] = scenario(ranks)
+        except SlimError as error:
+            found[scenario.__name__] = f'{type(error).__name__}: {error}'
+    slim.distributed.shutdown()
+    found['restored'] = fleet.distributed_optimizer is before
+    (FOLDER / f'rank-{ranks.rank}.json').write_text(json.dumps(found))
+
+
+if __name__ == '__main__':
+    main()
