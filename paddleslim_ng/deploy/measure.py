@@ -5,30 +5,26 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.deploy.engines import ENGINES, Engine, cpu_flags, obstacle, remark
-from paddleslim_ng.deploy.lite_process import LiteProcess
-from paddleslim_ng.deploy.model_source import ModelFiles, check_feeds, is_quantized, saved_files
+from paddleslim_ng.deploy.measured_processes import Cell, Job, Source, start_processes
+from paddleslim_ng.deploy.model_source import saved_files
 from paddleslim_ng.deploy.verdict import EngineRow, table, verdict
-from paddleslim_ng.errors import ConfigError, DeployError, EquivalenceError, GraphError, nearest_names
+from paddleslim_ng.errors import ConfigError, DeployError, nearest_names
 from paddleslim_ng.runtime.latency import Latency, feed_process, take_turns
-from paddleslim_ng.runtime.predictor_process import PredictorProcess
 from paddleslim_ng.runtime.worker_process import WorkerProcess
 
 __all__ = ['Measurement', 'measure']
 
 _ORIGINAL = 'original'
 _MODEL = 'model'
-_Cell = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -76,40 +72,6 @@ class Measurement:
 
     def __str__(self) -> str:
         return '\n'.join([self.table, '', *(f'- {sentence}' for sentence in self.verdict)])
-
-
-class _Job(NamedTuple):
-    """What every process of a measurement is given."""
-
-    feeds: Mapping[str, npt.NDArray[Any]]
-    threads: int
-    timeout: float
-    interpreter: str | os.PathLike[str] | None
-
-
-class _Source:
-    """A model under measurement: its files, and its other formats, made once."""
-
-    def __init__(self, label: str, files: ModelFiles, folder: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.label = label
-        self.files = files
-        self._folder = folder
-        model = files.load()
-        check_feeds(model, feeds)
-        self.quantized = is_quantized(model.program)
-
-    @cached_property
-    def pdmodel(self) -> ModelFiles:
-        return self.files.as_pdmodel(self._folder / 'pdmodel')
-
-    def nb(self, interpreter: str | os.PathLike[str] | None) -> Path:
-        from paddleslim_ng.deploy.lite import to_lite
-
-        precision = 'int8' if self.quantized else 'fp32'
-        converted = to_lite(
-            self.pdmodel.load(), self._folder / 'x86', 'x86', precision, interpreter=interpreter, check=False
-        )
-        return converted.file
 
 
 def measure(
@@ -161,13 +123,13 @@ def measure(
     chosen = [_engine(name) for name in (ENGINES if engines is None else engines)]
     if not chosen or repeats < 1 or warmup < 0 or threads < 1:
         raise ConfigError('measure needs an engine, repeats >= 1, warmup >= 0 and threads >= 1')
-    job = _Job(feeds, threads, timeout, interpreter)
+    job = Job(feeds, threads, timeout, interpreter)
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for index, (label, item) in enumerate(labelled.items()):
             place = Path(folder, str(index))
             files = saved_files(item, place, feeds=feeds, fetches=fetches, scope=scope)
-            sources.append(_Source(label, files, place, feeds))
+            sources.append(Source(label, files, place, feeds))
         rows = _rows(sources, chosen, job, repeats, warmup)
     shapes = {name: list(array.shape) for name, array in feeds.items()}
     return Measurement(tuple(rows), next(iter(labelled)) if len(labelled) > 1 else None, threads, repeats, shapes)
@@ -191,15 +153,13 @@ def _engine(name: str) -> Engine:
     return ENGINES[name]
 
 
-def _rows(
-    sources: Sequence[_Source], engines: Sequence[Engine], job: _Job, repeats: int, warmup: int
-) -> list[EngineRow]:
+def _rows(sources: Sequence[Source], engines: Sequence[Engine], job: Job, repeats: int, warmup: int) -> list[EngineRow]:
     flags = cpu_flags()
     cells = {(source.label, engine.name): (source, engine) for source in sources for engine in engines}
     notes = {cell: obstacle(engine, source.quantized, flags) for cell, (source, engine) in cells.items()}
     with ExitStack() as stack:
-        processes: dict[_Cell, WorkerProcess] = {}
-        for cell, opened in _start([(cell, *cells[cell]) for cell in cells if not notes[cell]], job).items():
+        processes: dict[Cell, WorkerProcess] = {}
+        for cell, opened in start_processes([(cell, *cells[cell]) for cell in cells if not notes[cell]], job).items():
             if isinstance(opened, WorkerProcess):
                 processes[cell] = stack.enter_context(opened)
                 feed_process(opened, job.feeds)
@@ -232,47 +192,6 @@ def _filled(
     difference = _difference(first[row.model], outputs) if row.model in first else None
     first.setdefault(row.model, outputs)
     return replace(row, latency=latency, memory_mb=memory / 1e6, difference=difference)
-
-
-def _start(
-    wanted: Sequence[tuple[_Cell, _Source, Engine]], job: _Job
-) -> dict[_Cell, WorkerProcess | DeployError | GraphError | EquivalenceError]:
-    """Start the processes, a few at a time; what cannot start gives its error."""
-    prepared: list[tuple[_Cell, Engine, Any]] = []
-    for cell, source, engine in wanted:
-        # Conversions use Paddle, which is not made for threads.
-        prepared.append((cell, engine, _prepare(source, engine, job)))
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        started = pool.map(lambda item: _open(item[1], item[2], job), prepared)
-        return {cell: outcome for (cell, _, _), outcome in zip(prepared, started)}
-
-
-def _prepare(source: _Source, engine: Engine, job: _Job) -> Any:
-    """Return the file or files that an engine loads, or the error that keeps them from being made."""
-    try:
-        if engine.runtime == 'lite':
-            return source.nb(job.interpreter)
-        return source.pdmodel if engine.needs_pdmodel else source.files
-    except (DeployError, GraphError, EquivalenceError) as error:
-        return error
-
-
-def _open(engine: Engine, files: Any, job: _Job) -> Any:
-    try:
-        if isinstance(files, ModelFiles):
-            return PredictorProcess(
-                files.program,
-                files.parameters,
-                threads=job.threads,
-                onednn=engine.onednn,
-                precision=engine.precision,
-                timeout=job.timeout,
-            )
-        if isinstance(files, Path):
-            return LiteProcess(files, interpreter=job.interpreter, threads=job.threads, timeout=job.timeout)
-    except DeployError as error:
-        return error
-    return files
 
 
 def _difference(first: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]) -> float:
