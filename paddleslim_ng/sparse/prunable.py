@@ -42,7 +42,7 @@ def is_conv1x1(parameter: VarWrapper) -> bool:
 
 
 def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> list[VarWrapper]:
-    """Return the parameters that are pruned, in program order.
+    """Return the parameters that are pruned, in program order; moving statistics never are.
 
     Args:
         graph: a wrapped program.
@@ -55,7 +55,13 @@ def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> li
     if isinstance(skipped, str) or not all(isinstance(name, str) for name in skipped):
         raise ConfigError('skip_params_func returns a set of names of parameters')
     known = {var.name(): var for var in graph.all_parameters()}
-    names = set(skipped)
+    names = set(skipped) | {
+        var.name()
+        for op in graph.ops()
+        for slot in ('Mean', 'Variance')
+        for var in op.inputs(slot)
+        if 'norm' in op.type()
+    }
     found = [
         var for name, var in known.items() if name not in names and var.dtype() in _FLOATS and len(var.shape()) > 0
     ]
