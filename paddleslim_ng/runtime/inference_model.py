@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import math
 import os
 import secrets
 import shutil
@@ -17,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, has_array, shape_of
+from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program
 from paddleslim_ng.core.ir_mode import matching_ir
-from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError, GraphError
+from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError
 from paddleslim_ng.runtime.atomic import publish_together
-from paddleslim_ng.runtime.feeds import data_inputs, synthesize_feeds
+from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.inference_outputs import inference_outputs
 from paddleslim_ng.runtime.model_files import PARAMETERS, PROGRAMS, ModelFiles, find_model, model_files
 from paddleslim_ng.runtime.model_loading import InferenceModel, load_inference_model, load_model_files, model_in_ir
+from paddleslim_ng.runtime.model_requirements import check_requirements
 from paddleslim_ng.runtime.model_writing import write_model
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     'save_inference_model',
 ]
 
-_NOT_TENSORS = frozenset({'feed', 'fetch'})
 _FORMATS = {'json': 'pir', 'pdmodel': 'legacy'}
 _OTHER = {'pir': 'legacy', 'legacy': 'pir'}
 
@@ -119,7 +118,7 @@ def save_inference_model(
             fetch_vars = inference_outputs(GraphWrapper(source), graph, [var.name() for var in feed_vars])
         else:
             fetch_vars = [graph.var(item) for item in fetches]
-        _check_inputs(graph, feed_vars, fetch_vars, scope)
+        check_requirements(graph, feed_vars, fetch_vars, scope)
         ir = _FORMATS[format] if format else graph.ir
         part = model_in_ir(graph.program, [var.name() for var in feed_vars], [var.raw for var in fetch_vars], ir)
     model = InferenceModel(part[0], [var.name() for var in feed_vars], part[1], scope)
@@ -160,52 +159,6 @@ def _check_neighbour(written: ModelFiles, target: ModelFiles, ir: str) -> None:
             f'{other} exists and reads {target.parameters}, whose content would change under it: remove it, or save '
             'under another name'
         )
-
-
-def _check_inputs(graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[VarWrapper], scope: Any) -> None:
-    """Raise before anything is written: every input and parameter that the outputs depend on must be there."""
-    if not fetches:
-        raise GraphError('an inference model needs at least one output: fetches is empty')
-    known = {var.name() for var in data_inputs(graph)}
-    strangers = [var.name() for var in feeds if var.name() not in known and not var.is_data]
-    if strangers:
-        raise GraphError(f'{strangers} are not data inputs of the program; it has {sorted(known)}')
-    needed = _ancestors(fetches)
-    missing = sorted(known.intersection(needed).difference(var.name() for var in feeds))
-    if missing:
-        raise GraphError(f'the outputs depend on the data inputs {missing}: add them to feeds')
-    idle = sorted(var.name() for var in feeds if var.name() not in needed)
-    if idle:
-        raise GraphError(f'no output depends on {idle}: leave them out of feeds')
-    absent = [
-        name
-        for name, var in needed.items()
-        if var.persistable() and name not in _NOT_TENSORS and not has_array(scope, name)
-    ]
-    if absent:
-        raise GraphError(f'the scope has no value for {absent}: run the startup program or load the parameters first')
-    unfit = [
-        f'{name} {list(shape_of(scope, name))} instead of {list(var.shape())}'
-        for name, var in needed.items()
-        # Paddle's quantization writes scales whose axes of size 1 are not those of the program.
-        if var.is_parameter() and math.prod(shape_of(scope, name)) != math.prod(var.shape())
-    ]
-    if unfit:
-        raise GraphError(
-            f'the scope does not fit the program: {", ".join(unfit[:5])}; where it has been pruned, '
-            'save the pruned program'
-        )
-
-
-def _ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:
-    found: dict[str, VarWrapper] = {}
-    queue = list(targets)
-    while queue:
-        var = queue.pop()
-        if var.name() not in found:
-            found[var.name()] = var
-            queue.extend(source for op in var.inputs() for source in op.all_inputs())
-    return found
 
 
 class _Expected(NamedTuple):

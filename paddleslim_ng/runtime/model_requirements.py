@@ -1,0 +1,64 @@
+"""What a program needs before it can be saved as an inference model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, shape_of
+from paddleslim_ng.errors import GraphError
+from paddleslim_ng.runtime.feeds import data_inputs
+
+__all__ = ['check_requirements']
+
+_NOT_TENSORS = frozenset({'feed', 'fetch'})
+
+
+def check_requirements(graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[VarWrapper], scope: Any) -> None:
+    """Check that every input and parameter that the outputs depend on is there, and no other input.
+
+    Raises:
+        GraphError: saying which is missing, does not fit, or is not needed.
+    """
+    if not fetches:
+        raise GraphError('an inference model needs at least one output: fetches is empty')
+    known = {var.name() for var in data_inputs(graph)}
+    strangers = [var.name() for var in feeds if var.name() not in known and not var.is_data]
+    if strangers:
+        raise GraphError(f'{strangers} are not data inputs of the program; it has {sorted(known)}')
+    needed = _ancestors(fetches)
+    missing = sorted(known.intersection(needed).difference(var.name() for var in feeds))
+    if missing:
+        raise GraphError(f'the outputs depend on the data inputs {missing}: add them to feeds')
+    idle = sorted(var.name() for var in feeds if var.name() not in needed)
+    if idle:
+        raise GraphError(f'no output depends on {idle}: leave them out of feeds')
+    absent = [
+        name
+        for name, var in needed.items()
+        if var.persistable() and name not in _NOT_TENSORS and not has_array(scope, name)
+    ]
+    if absent:
+        raise GraphError(f'the scope has no value for {absent}: run the startup program or load the parameters first')
+    unfit = [
+        f'{name} {list(shape_of(scope, name))} instead of {list(var.shape())}'
+        for name, var in needed.items()
+        # Paddle's quantization writes scales whose axes of size 1 are not those of the program.
+        if var.is_parameter() and math.prod(shape_of(scope, name)) != math.prod(var.shape())
+    ]
+    if unfit:
+        raise GraphError(
+            f'the scope does not fit the program: {", ".join(unfit[:5])}; where it has been pruned, '
+            'save the pruned program'
+        )
+
+
+def _ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:
+    found: dict[str, VarWrapper] = {}
+    queue = list(targets)
+    while queue:
+        var = queue.pop()
+        if var.name() not in found:
+            found[var.name()] = var
+            queue.extend(source for op in var.inputs() for source in op.all_inputs())
+    return found
