@@ -7,6 +7,7 @@ from typing import Any
 
 from paddleslim_ng.core import naming, paddle_compat
 from paddleslim_ng.core.graph_wrapper import GraphWrapper
+from paddleslim_ng.core.ir_mode import ir_mode
 from paddleslim_ng.core.op_table import OPTIMIZER_OPS
 from paddleslim_ng.errors import GraphError
 
@@ -30,7 +31,8 @@ def clone_program(program: Any, for_test: bool = False) -> Any:
         GraphError: ``program`` is not a Paddle program, or Paddle cannot copy it.
     """
     if paddle_compat.is_legacy_program(program):
-        return _clone_legacy(program, for_test)
+        with ir_mode(pir=False):  # in dynamic mode Paddle cannot copy a legacy program
+            return _clone_legacy(program, for_test)
     if not paddle_compat.is_pir_program(program):
         raise GraphError(f'expected a paddle.static.Program of either IR, got {type(program).__name__}')
     naming.ensure_names(program)
@@ -141,7 +143,8 @@ def cut_program(program: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> A
         raise GraphError('cut_program needs at least one variable to fetch')
     _check_inputs(graph, set(inputs), outputs)
     if graph.ir == 'legacy':
-        return graph.program._prune_with_input(inputs, [graph.var(name).raw for name in outputs])
+        with ir_mode(pir=False):
+            return graph.program._prune_with_input(inputs, [graph.var(name).raw for name in outputs])
     return _cut_pir(graph.program, inputs, outputs)
 
 

@@ -294,13 +294,18 @@ def write_pir(program: Any, feeds: list[Any], fetches: list[Any], path: str) -> 
     return pir_state(whole)
 
 
-def pir_state(program: Any) -> list[str]:
-    """Return the names of what a PIR program keeps in its parameter file."""
+def pir_state(program: Any, kept: bool = True) -> list[str]:
+    """Return the names of what a PIR program keeps in its parameter file.
+
+    Args:
+        program: a PIR program.
+        kept: False gives the parameters that are in no file, such as the state of a recurrent layer's dropout.
+    """
     found = []
     for op in program.global_block().ops:
-        if op.name() == 'builtin.parameter':
+        if op.name() == 'builtin.parameter' and bool(op.result(0).persistable) == kept:
             found.append(str(op.str_attr('parameter_name')))
-        elif op.name() == 'pd_op.data' and op.result(0).persistable:
+        elif op.name() == 'pd_op.data' and op.result(0).persistable and kept:
             found.append(str(op.str_attr('name')))
     return found
 

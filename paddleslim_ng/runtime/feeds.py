@@ -54,7 +54,7 @@ def data_inputs(program: Any) -> list[VarWrapper]:
 
 
 def _is_data(var: VarWrapper) -> bool:
-    if var.persistable() or any(op.type() != 'feed' for op in var.inputs()):
+    if var.persistable() or var.is_parameter() or any(op.type() != 'feed' for op in var.inputs()):
         return False
     return any(not (op.is_bwd_op() or op.is_opt_op() or op.type() in _FERRIES) for op in var.outputs())
 

@@ -58,7 +58,7 @@ def _declared(graph: GraphWrapper) -> list[str]:
 
 def _computed(graph: GraphWrapper, feeds: Collection[str]) -> list[OpWrapper]:
     """Return the operators that need no other input, and depend on one of ``feeds``."""
-    known = {id(var) for var in graph.vars() if var.name() in feeds or var.persistable()}
+    known = {id(var) for var in graph.vars() if var.name() in feeds or var.persistable() or var.is_parameter()}
     fed = {id(var) for var in graph.vars() if var.name() in feeds}
     found = []
     for op in graph.ops():

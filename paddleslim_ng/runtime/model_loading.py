@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import paddle
 
@@ -88,7 +89,7 @@ def load_inference_model(
 def load_model_files(files: ModelFiles, scope: Any = None, place: Any = None, ir: str | None = None) -> InferenceModel:
     """Load an inference model from files that were found; see :func:`load_inference_model`."""
     read = read_program(files.program)
-    arrays = _read_parameters(files, read)
+    arrays = {**_read_parameters(files, read), **_zeros(read)}
     program, fetches = model_in_ir(read.program, read.feeds, read.fetches, ir)
     scope = scope if scope is not None else paddle.static.global_scope()
     place = place or paddle.CPUPlace()
@@ -118,6 +119,12 @@ def _read_parameters(files: ModelFiles, read: ReadProgram) -> Mapping[str, npt.N
         raise DataError(f'{files.program} has {len(read.state)} parameters, and {files.parameters} is missing')
     _check_fit(files, read, arrays)
     return arrays
+
+
+def _zeros(read: ReadProgram) -> dict[str, npt.NDArray[Any]]:
+    graph = GraphWrapper(read.program)
+    variables = [graph.var(name) for name in read.unkept]
+    return {var.name(): np.zeros([max(n, 0) for n in var.shape()], var.dtype()) for var in variables}
 
 
 def _check_fit(files: ModelFiles, read: ReadProgram, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -25,12 +25,14 @@ class ReadProgram(NamedTuple):
         feeds: names of the inputs.
         fetches: Variables or Values of the outputs.
         state: names of parameters and other persistable tensors.
+        unkept: names of parameters that are in no file and start as zeros.
     """
 
     program: Any
     feeds: list[str]
     fetches: list[Any]
     state: list[str]
+    unkept: list[str]
 
 
 def read_program(path: Path) -> ReadProgram:
@@ -67,7 +69,9 @@ def _read_pir(path: Path) -> ReadProgram:
                 fetches.extend(op.operands_source())
             elif name == 'pd_op.feed' or (name == 'pd_op.data' and not op.result(0).persistable):
                 feeds.append(str(op.str_attr('name')))
-        return ReadProgram(program, feeds, fetches, paddle_compat.pir_state(program))
+        return ReadProgram(
+            program, feeds, fetches, paddle_compat.pir_state(program), paddle_compat.pir_state(program, kept=False)
+        )
 
 
 def _check_operator(path: Path, op: Any) -> None:
@@ -97,7 +101,7 @@ def _read_legacy(path: Path) -> ReadProgram:
         block = program.global_block()
         fetches = [block.var(name) for name in program.desc.get_fetch_target_names()]
         return ReadProgram(
-            program, list(program.desc.get_feed_target_names()), fetches, paddle_compat.legacy_state(program)
+            program, list(program.desc.get_feed_target_names()), fetches, paddle_compat.legacy_state(program), []
         )
 
 

@@ -20,6 +20,7 @@ from tests.runtime.models.make_models import image, network
 
 MODELS = Path(__file__).parent / 'models'
 HAS_PIR = paddle_compat.has_pir()
+PIR_BY_DEFAULT = HAS_PIR and paddle.get_flags('FLAGS_enable_pir_api')['FLAGS_enable_pir_api']
 needs_pir = pytest.mark.skipif(not HAS_PIR, reason='this Paddle has one IR')
 IRS = [None, 'legacy', pytest.param('pir', marks=needs_pir)]
 
@@ -171,6 +172,36 @@ def test_dynamic_mode(tmp_path: Path) -> None:
     saved = save_inference_model(*(model.program, tmp_path / 'net', model.feeds), scope=model.scope)
     assert paddle.in_dynamic_mode() and saved.difference is not None and saved.difference <= 1e-6
     np.testing.assert_allclose(outputs(model), stored('paddle26'), rtol=0, atol=1e-6)
+
+
+class Recurrent(paddle.nn.Layer):
+    """A dygraph network whose recorded program has a parameter that no file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = paddle.nn.LSTM(8, 6, 2)
+        self.classify = paddle.nn.Linear(6, 3)
+
+    def forward(self, x: Any) -> Any:
+        y, (hidden, _) = self.lstm(x)
+        return self.classify(y[:, -1]), hidden
+
+
+@pytest.mark.skipif(not PIR_BY_DEFAULT, reason='Paddle records recurrent layers in its default IR only')
+def test_a_recurrent_dygraph_network(tmp_path: Path) -> None:
+    paddle.disable_static()
+    net = Recurrent()
+    net.eval()
+    inputs = [paddle.static.InputSpec([None, 5, 8], 'float32', name='x')]
+    paddle.jit.save(paddle.jit.to_static(net, input_spec=inputs, full_graph=True), str(tmp_path / 'net'))
+    x = np.random.default_rng(0).standard_normal((3, 5, 8)).astype('float32')
+    expected = [array.numpy() for array in net(paddle.to_tensor(x))]
+    assert convert_model(tmp_path / 'net', tmp_path / 'old', format='pdmodel').difference == 0.0
+    for name, ir in (('net', 'pir'), ('old', 'legacy'), ('old', 'pir')):
+        model = load_inference_model(tmp_path / name, paddle.static.Scope(), ir=ir)
+        found = Executor().run(model.program, {'x': x}, model.fetches, scope=model.scope)
+        for before, after in zip(expected, found):
+            np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
 
 
 def test_a_model_without_parameters(fresh: Any, tmp_path: Path) -> None:
