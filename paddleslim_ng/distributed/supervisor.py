@@ -139,6 +139,7 @@ class _Attempt:
         self._job, self._number, self._output = job, number, output
         self._seen: dict[int, tuple[float, float]] = {}
         self._sessions: set[int] = set()
+        self._died: list[str] = []
 
     def run(self) -> str | None:
         """Return None when the job is done, else why it is not."""
@@ -158,7 +159,8 @@ class _Attempt:
             failure = self._silent_rank(folder)
             code = launcher.poll()
             if code is not None:
-                return None if code == 0 else f'the launcher ended with code {code}'
+                found = self._died[0] if self._died else f'the launcher ended with code {code}'
+                return None if code == 0 else found
             if failure is not None:
                 return failure
             time.sleep(_POLL)
@@ -168,6 +170,9 @@ class _Attempt:
         now = time.monotonic()
         for process in read_processes(folder):
             self._sessions.add(process.session)
+            who = f'rank {process.rank} (process {process.pid})'
+            if not is_alive(process.pid) and f'{who} died' not in self._died:
+                self._died.append(f'{who} died')
             try:
                 beat = (folder / f'rank-{process.rank}.beat').stat().st_mtime
             except OSError:  # it has just ended
@@ -179,7 +184,6 @@ class _Attempt:
             silence = now - since
             if silence <= self._job.deadline:
                 continue
-            who = f'rank {process.rank} (process {process.pid})'
             if not is_alive(process.pid):
                 return f'{who} died'
             if is_stopped(process.pid) or silence > _PATIENCE * self._job.deadline:

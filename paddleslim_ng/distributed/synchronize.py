@@ -88,9 +88,8 @@ def _gradients(graph: GraphWrapper) -> list[VarWrapper]:
 
 
 def _is_sparse(var: VarWrapper) -> bool:
-    if hasattr(var.raw, 'is_selected_row_type'):
-        return bool(var.raw.is_selected_row_type())
-    return 'SELECTED_ROWS' in str(var.raw.type)
+    """Tell whether a gradient holds some rows alone, as legacy programs have them; on PIR gradients are dense."""
+    return any(op.attr('is_sparse') is True for op in var._producers)
 
 
 def _updated(graph: GraphWrapper) -> list[VarWrapper]:
@@ -127,7 +126,7 @@ def unreduced_parameters(program: Any) -> list[str]:
 
 
 def _reached(graph: GraphWrapper) -> Iterator[int]:
-    """Yield the ids of all variables that depend on an all-reduce."""
+    """Yield the ids of all temporaries that depend on an all-reduce within one step."""
     pending = [var for op in graph.ops() if op.type() in COLLECTIVES for var in op.all_outputs()]
     seen = {id(var) for var in pending}
     while pending:
@@ -135,7 +134,7 @@ def _reached(graph: GraphWrapper) -> Iterator[int]:
         yield id(var)
         for reader in var._consumers:
             for out in reader.all_outputs():
-                if id(out) not in seen:
+                if id(out) not in seen and not out.persistable():
                     seen.add(id(out))
                     pending.append(out)
 

@@ -11,7 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddleslim_ng.core import GraphWrapper, load_array, store_array
+from paddleslim_ng.core import Executor, GraphWrapper, load_array, store_array
 from paddleslim_ng.core.gradients import gradient_of, last_writer
 from paddleslim_ng.core.insertion import Insertion, add_state
 
@@ -42,7 +42,7 @@ def build(minimize: Any, *, norm: bool = False, scheduler: Any = None) -> Net:
         h = nn.Linear(64, 5, weight_attr=paddle.ParamAttr(name='fc'), bias_attr=paddle.ParamAttr(name='fc_bias'))(h)
         loss = F.cross_entropy(h, label)
         minimize(loss)
-    return Net(main, startup, loss, paddle.static.Scope(), paddle.static.Executor(paddle.CPUPlace()))
+    return Net(main, startup, loss, paddle.static.Scope(), Executor())
 
 
 def momentum(rate: Any = 0.1) -> Any:

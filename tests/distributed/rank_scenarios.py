@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import nets  # noqa: E402
-import numpy as np  # noqa: E402
-import paddle  # noqa: E402
-from paddle.distributed import fleet  # noqa: E402
+import numpy as np
+import paddle
+from paddle.distributed import fleet
 
-import paddleslim_ng as slim  # noqa: E402
-from paddleslim_ng.core import load_array  # noqa: E402
-from paddleslim_ng.errors import DistributedError, SlimError  # noqa: E402
+import paddleslim_ng as slim
+from paddleslim_ng.core import load_array
+from paddleslim_ng.errors import DistributedError, SlimError
+from tests.distributed import nets
 
 FOLDER = Path(sys.argv[1])
 STEPS = 50
