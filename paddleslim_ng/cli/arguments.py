@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from paddleslim_ng.cli import launch_arguments
 from paddleslim_ng.version import __version__
 
 __all__ = ['FORMATS', 'build_parser']
@@ -11,7 +12,7 @@ __all__ = ['FORMATS', 'build_parser']
 FORMATS = ('lite', 'pdmodel', 'json', 'onnx')
 
 _ABOUT = """\
-Look into Paddle inference models, convert them, prove the result and measure it.
+Look into Paddle inference models, convert them, prove the result and measure it; launch training jobs.
 
 A MODEL is named by its path without suffix (out/net for out/net.json and out/net.pdiparams), by its program file
 (out/net.json, out/net.pdmodel), or by a folder that holds one model. Where the files have other names, give the folder,
@@ -101,6 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
     _convert(_command(commands, 'convert', 'write a model as .nb, .pdmodel, .json or .onnx', _CONVERT))
     _verify(_command(commands, 'verify', 'compare a file with the model that it came from', _VERIFY))
     _measure(_command(commands, 'measure', 'time models on every engine of this machine', _MEASURE))
+    launch_arguments.add_arguments(
+        _command(commands, 'launch', 'train on several processes, and go on after failures', launch_arguments.ABOUT)
+    )
     return parser
 
 

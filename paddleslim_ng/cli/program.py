@@ -22,6 +22,7 @@ _COMMANDS = {
     'convert': 'paddleslim_ng.cli.convert_command',
     'verify': 'paddleslim_ng.cli.verify_command',
     'measure': 'paddleslim_ng.cli.measure_command',
+    'launch': 'paddleslim_ng.cli.launch_command',
 }
 
 

@@ -24,10 +24,10 @@ class RankProcess(NamedTuple):
     session: int
 
 
-def read_processes(folder: Path) -> list[RankProcess]:
-    """Return the processes that have a record in a folder, by rank."""
+def read_processes(folder: Path, state: str = 'rank') -> list[RankProcess]:
+    """Return the processes that have a record in a folder, by rank: those at work, or those that have ``'ended'``."""
     found = []
-    for path in folder.glob('rank-*.json'):
+    for path in folder.glob(f'{state}-*.json'):
         try:
             record = json.loads(path.read_text('utf-8'))
         except (OSError, ValueError):  # just removed

@@ -2,8 +2,9 @@
 
     python rank_process.py FOLDER INTERVAL SUPERVISOR SCRIPT [ARGUMENT ...]
 
-``FOLDER/rank-N.json`` tells the process id, and ``FOLDER/rank-N.beat`` is touched every ``INTERVAL`` seconds. Both are
-removed when the script ends, by an error too. Where the supervisor (a process id) is gone, the rank ends itself.
+``FOLDER/rank-N.json`` tells the process id and session, and ``FOLDER/rank-N.beat`` is touched every ``INTERVAL``
+seconds. When the script ends, by an error too, the former becomes ``FOLDER/ended-N.json``: what the script has started
+may still be there. Where the supervisor (a process id) is gone, the rank ends itself.
 Python's own library is all that this file needs: it beats before Paddle is imported.
 """
 
@@ -42,8 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     finally:
         ended.set()
         thread.join()
-        for path in (record, beat):
-            path.unlink(missing_ok=True)
+        record.replace(record.with_name(f'ended-{rank}.json'))
+        beat.unlink(missing_ok=True)
 
 
 def _beat(file: Path, interval: float, supervisor: int, ended: threading.Event) -> None:

@@ -192,7 +192,8 @@ class _Attempt:
 
     def _end(self, launcher: subprocess.Popen[bytes], folder: Path) -> None:
         """End the launcher and every rank, and what they have started."""
-        self._sessions.update(process.session for process in read_processes(folder))
+        for state in ('rank', 'ended'):
+            self._sessions.update(process.session for process in read_processes(folder, state))
         if launcher.poll() is None:
             launcher.terminate()
             try:

@@ -29,7 +29,12 @@ def launch(script: Path, arguments: list[str], log: Path, ranks: int = 2, second
     """Run a script on several ranks with Paddle's launcher and fail with their logs where it fails."""
     command = [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(ranks), '--log_dir', str(log)]
     done = subprocess.run(
-        [*command, str(script), *arguments], env=environment(), capture_output=True, timeout=seconds, check=False
+        [*command, str(script), *arguments],
+        env=environment(),
+        cwd=log.parent,  # Paddle 2 leaves a file there
+        capture_output=True,
+        timeout=seconds,
+        check=False,
     )
     assert done.returncode == 0, logs(log)
 
