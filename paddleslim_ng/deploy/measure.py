@@ -112,7 +112,7 @@ def measure(
         Figures, table and verdict.
 
     Raises:
-        ConfigError: no model, an unknown engine, a count below one, or a program without ``fetches``.
+        ConfigError: no model, an unknown engine, a count below one, or something that is no model.
         DataError: a file is missing, or an array of the feeds is missing or does not fit its input.
         GraphError: a program cannot be saved.
 

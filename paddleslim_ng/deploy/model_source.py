@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, VarWrapper, is_legacy_program, is_pir_program
+from paddleslim_ng.core import GraphWrapper, is_legacy_program, is_pir_program
 from paddleslim_ng.errors import ConfigError, DataError
 from paddleslim_ng.runtime import model_files
 from paddleslim_ng.runtime.feeds import data_inputs
 from paddleslim_ng.runtime.inference_model import InferenceModel, save_inference_model
 from paddleslim_ng.runtime.model_loading import load_model_files
+from paddleslim_ng.runtime.model_requirements import ancestors
 
 __all__ = ['ModelFiles', 'check_feeds', 'is_quantized', 'saved_files']
 
@@ -76,11 +77,11 @@ def saved_files(
             an :class:`InferenceModel`, or a program of either IR.
         folder: takes the files of a program.
         feeds: of a program: names of the inputs it may be given; what the outputs depend on where None.
-        fetches: of a program: its outputs.
+        fetches: of a program: its outputs; where None, what ``save_inference_model`` finds from ``feeds``.
         scope: of a program: holds its parameters; Paddle's global scope where None.
 
     Raises:
-        ConfigError: a program without fetches, or something that is no model.
+        ConfigError: a program without feeds and fetches, or something that is no model.
         DataError: a file is missing.
         GraphError: the program cannot be saved.
     """
@@ -90,6 +91,7 @@ def saved_files(
         if model.program.suffix in _SUFFIXES and model.parameters.is_file():
             return ModelFiles(*model)
         model = load_model_files(model, paddle.static.Scope())  # Paddle 1's files are not what the runtimes take
+    targets: list[Any] | None
     if isinstance(model, InferenceModel):
         program, names, targets, scope = model
     else:
@@ -101,31 +103,21 @@ def saved_files(
 
 def _program_parts(
     model: Any, feeds: Collection[str] | None, fetches: Iterable[Any] | None
-) -> tuple[Any, list[str], list[Any]]:
+) -> tuple[Any, list[str], list[Any] | None]:
     program = model.program if isinstance(model, GraphWrapper) else model
     if not (is_legacy_program(program) or is_pir_program(program)):
         raise ConfigError(
             'a model is a path prefix, an InferenceModel as load_inference_model returns it, or a program, not '
             f'{type(model).__name__}'
         )
-    if fetches is None:
-        raise ConfigError('say with fetches=[...] which outputs of the program the model has')
-    targets = list(fetches)
+    if fetches is None and feeds is None:
+        raise ConfigError(
+            'say with fetches=[...] which outputs of the program the model has, or with feeds which inputs'
+        )
     graph = GraphWrapper(program)
-    wanted = _sources([graph.var(item) for item in targets]) if feeds is None else set(feeds)
+    targets = None if fetches is None else [graph.var(item) for item in fetches]
+    wanted: Collection[str] = ancestors(targets or []) if feeds is None else feeds
     return program, [var.name() for var in data_inputs(graph) if var.name() in wanted], targets
-
-
-def _sources(targets: list[VarWrapper]) -> set[str]:
-    """Return the names of everything that variables are computed from."""
-    found: set[str] = set()
-    queue = list(targets)
-    while queue:
-        var = queue.pop()
-        if var.name() not in found:
-            found.add(var.name())
-            queue.extend(source for op in var.inputs() for source in op.all_inputs())
-    return found
 
 
 def check_feeds(model: InferenceModel, feeds: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -89,7 +89,7 @@ def to_onnx(
         UnsupportedOpError: paddle2onnx lacks operators; the message lists all of them.
         EquivalenceError: the outputs differ.
         DataError: a file is missing, or the feeds do not fit.
-        ConfigError: a program without fetches, or an opset below 7.
+        ConfigError: a program without feeds and fetches, or an opset below 7.
 
     Example:
         >>> slim.deploy.to_onnx('out/pruned', 'out/pruned.onnx').parity[0].figures.relative_difference < 1e-4

@@ -9,7 +9,7 @@ from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, shape_of
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.runtime.feeds import data_inputs
 
-__all__ = ['check_requirements']
+__all__ = ['ancestors', 'check_requirements']
 
 _NOT_TENSORS = frozenset({'feed', 'fetch'})
 
@@ -26,7 +26,7 @@ def check_requirements(graph: GraphWrapper, feeds: list[VarWrapper], fetches: li
     strangers = [var.name() for var in feeds if var.name() not in known and not var.is_data]
     if strangers:
         raise GraphError(f'{strangers} are not data inputs of the program; it has {sorted(known)}')
-    needed = _ancestors(fetches)
+    needed = ancestors(fetches)
     missing = sorted(known.intersection(needed).difference(var.name() for var in feeds))
     if missing:
         raise GraphError(f'the outputs depend on the data inputs {missing}: add them to feeds')
@@ -53,7 +53,8 @@ def check_requirements(graph: GraphWrapper, feeds: list[VarWrapper], fetches: li
         )
 
 
-def _ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:
+def ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:
+    """Return everything that variables are computed from, themselves included, by name."""
     found: dict[str, VarWrapper] = {}
     queue = list(targets)
     while queue:

@@ -46,6 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def test_outputs_of_a_program_that_are_not_named_are_found() -> None:
+    model = net()
+    found = measure(model.program, model.images, engines=['plain'], scope=model.scope, **FEW)
+    assert found.row('model', 'plain').latency is not None
+
+
 def test_every_engine_has_a_row(folder: Path) -> None:
     feeds = {**net().images, 'unused': np.zeros([1], 'float32')}
     found = measure(folder / 'int8' / 'net', feeds, original=folder / 'net', **FEW)
@@ -139,8 +145,6 @@ def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
         measure({}, images)
     with pytest.raises(ConfigError, match='give one of them'):
         measure({'original': folder / 'net'}, images, original=folder / 'net')
-    with pytest.raises(ConfigError, match='fetches'):
-        measure(net().program, images)
     with pytest.raises(ConfigError, match='not int'):
         measure(3, images)
     with pytest.raises(DataError, match='is missing'):
