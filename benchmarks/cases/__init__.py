@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from harness import Case
 
-from cases import depth, prune_resnet50, sensitivity, wrapper
+from cases import depth, prune_resnet50, sensitivity, sparse, wrapper
 
 __all__ = ['CASES']
 
-CASES: dict[str, Case] = {case.key: case for case in (prune_resnet50.CASE, depth.CASE, sensitivity.CASE, wrapper.CASE)}
+CASES: dict[str, Case] = {
+    case.key: case for case in (prune_resnet50.CASE, depth.CASE, sensitivity.CASE, sparse.CASE, wrapper.CASE)
+}

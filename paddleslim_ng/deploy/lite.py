@@ -19,6 +19,7 @@ from paddleslim_ng.deploy.legalize import legalize
 from paddleslim_ng.deploy.lite_convert import ConvertJob, convert
 from paddleslim_ng.deploy.lite_options import PRECISIONS, TARGETS, check_options
 from paddleslim_ng.deploy.lite_result import LiteModel, check_kernels, find_warnings
+from paddleslim_ng.deploy.lite_sparsity import SparseLayer, sparse_layers, sparsity_warnings
 from paddleslim_ng.deploy.model_source import ModelFiles, is_quantized, saved_files
 from paddleslim_ng.deploy.nb import NbFile, read_nb
 from paddleslim_ng.deploy.runtimes import runtime_of
@@ -164,14 +165,16 @@ def _convert(
     legacy = files.as_pdmodel(folder / 'legacy')
     program = _read_program(legacy.program)
     _check_quantization(program, request)
-    read_combined(legacy.parameters, _parameter_names(program))
+    parameters = read_combined(legacy.parameters, _parameter_names(program))
     changes = legalize(program)
     legal = folder / 'legal.pdmodel'
     legal.write_bytes(program.desc.serialize_to_string())
     nb = _run_converter(legal, legacy.parameters, folder / target.stem, request, request.sparse)
     check_kernels(nb, request.target, request.precision, request.sparse)
-    dense = None
+    dense: int | None = None
+    layers: tuple[SparseLayer, ...] = ()
     if request.sparse is not None:
+        layers = sparse_layers(program, parameters, request.sparse)
         dense = _run_converter(legal, legacy.parameters, folder / 'dense', request, None).file_bytes
     verification = _verify(nb.path, reference, files, request, feed) if check else None
     return LiteModel(
@@ -181,9 +184,13 @@ def _convert(
         nb=replace(nb, path=target),
         source_bytes=legacy.program.stat().st_size + legacy.parameters.stat().st_size,
         changes=changes,
-        warnings=find_warnings(nb, program, request.target, request.precision, dense),
+        warnings=(
+            *find_warnings(nb, program, request.target, request.precision, dense),
+            *(sparsity_warnings(layers, len(nb.sparse_kernels)) if request.sparse is not None else ()),
+        ),
         verification=verification and replace(verification, file=target),
         reference=reference,
+        sparse_layers=layers,
     )
 
 

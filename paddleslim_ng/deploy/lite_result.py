@@ -9,6 +9,7 @@ from typing import Any
 
 from paddleslim_ng.core import GraphWrapper
 from paddleslim_ng.deploy.lite_options import PRECISIONS, TARGETS
+from paddleslim_ng.deploy.lite_sparsity import SparseLayer
 from paddleslim_ng.deploy.nb import Kernel, NbFile
 from paddleslim_ng.deploy.verification import Verification
 from paddleslim_ng.errors import DeployError
@@ -34,6 +35,7 @@ class LiteModel:
         warnings: what to know before the file is used.
         verification: the comparison with the model; None where it was not asked for.
         reference: the model that was converted: its path prefix, or a copy of the program with its parameters.
+        sparse_layers: where sparse kernels were asked for, every convolution with zero weights, and its kernel.
     """
 
     file: Path
@@ -45,6 +47,7 @@ class LiteModel:
     warnings: tuple[str, ...] = ()
     verification: Verification | None = None
     reference: Any = field(default=None, repr=False)
+    sparse_layers: tuple[SparseLayer, ...] = ()
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -70,6 +73,7 @@ class LiteModel:
             f'size: {self.source_bytes} -> {self.file_bytes} bytes ({self.file_bytes / self.source_bytes:.3f})',
             f'legalized: {rewritten}',
             'kernels: ' + ', '.join(f'{count} x {name}' for name, count in self.nb.counts().items()),
+            *map(str, self.sparse_layers),
             *([str(self.verification)] if self.verification is not None else []),
             *(f'warning: {text}' for text in self.warnings),
         ]

@@ -77,10 +77,11 @@ def mask_program(program: Any, parameters: Sequence[Any], masks: Sequence[str]) 
     for parameter, name, writer, place in plans:
         mask = graph.var(name) if graph.has_var(name) else add_state(graph, name, parameter.shape(), MASK_DTYPE)
         if place is not None:
-            _multiply(graph, place[0], mask, place[1], 'backward')
+            _multiply(Insertion(graph, after=place[1], role='backward'), place[0], mask)
+        behind = Insertion(graph, after=writer, role='optimizer')
         for target in (parameter, master_of(graph, parameter)):
             if target is not None:
-                _multiply(graph, target, mask, writer, 'optimizer')
+                _multiply(behind, target, mask)
     return [parameter.name() for parameter, *_ in plans]
 
 
@@ -100,8 +101,7 @@ def _is_dense(var: VarWrapper) -> bool:
     return 'SELECTED_ROWS' not in str(var.raw.type)
 
 
-def _multiply(graph: GraphWrapper, target: VarWrapper, mask: VarWrapper, after: OpWrapper, role: str) -> None:
-    here = Insertion(graph, after=after, role=role)
+def _multiply(here: Insertion, target: VarWrapper, mask: VarWrapper) -> None:
     factor = here.op('cast', {'X': mask}, {'out_dtype': target.dtype()})
     here.op('elementwise_mul', {'X': target, 'Y': factor}, into=target)
 
