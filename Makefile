@@ -48,6 +48,9 @@ $(VENV_PEER)/.ready: tools/create_venv.sh $(wildcard requirements/bench-*.txt)
 	sh tools/create_venv.sh $(VENV_PEER) bench
 	@touch $@
 
+# Paddle says which executor it runs and how it was built; the demo has enough to say.
+demo: export GLOG_minloglevel = 2
+demo: export PYTHONWARNINGS = ignore:No ccache found:UserWarning
 demo: $(VENV)/.ready
 	$(PY) demo/prune_by_sensitivity.py $(DEMO_ARGS)
 

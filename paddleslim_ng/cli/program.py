@@ -6,7 +6,9 @@ import argparse
 import importlib
 import json
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from paddleslim_ng.cli.exit_codes import ExitCode, exit_code_of
 
 __all__ = ['Outcome', 'main']
 
+_GLOG_LEVEL = 'GLOG_minloglevel'
 # Loaded when called, and Paddle with them.
 _COMMANDS = {
     'inspect': 'paddleslim_ng.cli.inspect_command',
@@ -50,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has printed the help or what is wrong
         return int(end.code or 0)
-    with _logging_to_stderr(logging.INFO if arguments.verbose else logging.WARNING):
+    talkative = arguments.verbose or arguments.debug
+    with _logging_to_stderr(logging.INFO if talkative else logging.WARNING), _paddle_says(everything=talkative):
         try:
             run: Callable[[argparse.Namespace], Outcome] = importlib.import_module(_COMMANDS[arguments.command]).run
             outcome = run(arguments)
@@ -90,6 +94,24 @@ def _logging_to_stderr(level: int) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before)
         logger.propagate = propagate
+
+
+@contextmanager
+def _paddle_says(everything: bool) -> Iterator[None]:
+    """Let Paddle keep to itself, here and in the processes started, which executor it runs and what it was built with.
+
+    What ends a process is said all the same.
+    """
+    if everything or _GLOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_GLOG_LEVEL] = '2'
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='No ccache found')
+            yield
+    finally:
+        del os.environ[_GLOG_LEVEL]
 
 
 def _plain(value: Any) -> Any:

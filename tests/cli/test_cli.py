@@ -93,6 +93,7 @@ def test_both_ways_to_start_it_are_the_same_program(models: Path) -> None:
     command = [sys.executable, '-m', 'paddleslim_ng', 'inspect', str(models / 'net'), '--json']
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0
+    assert done.stderr == ''
     assert json.loads(done.stdout)['operators']['conv2d'] == 2
     assert '[project.scripts]\npaddleslim-ng = "paddleslim_ng.cli:main"\n' in (ROOT / 'pyproject.toml').read_text(
         'utf-8'
