@@ -413,10 +413,12 @@ def is_cpu_build() -> bool:
     )
 
 
+@functools.lru_cache(maxsize=1)
 def connect_gloo(rank: int, size: int) -> None:
     """Connect this process with the other ranks on ring 0, once; the addresses come from Paddle's launcher.
 
-    Paddle must be in static mode. Python's lock is held while the others are waited for. Paddle cannot disconnect.
+    Paddle must be in static mode. Python's lock is held while the others are waited for. Paddle can neither disconnect
+    nor tell whether it is connected, and connecting anew disturbs the other ranks, so this is done once in a process.
     """
     if not has_pir():
         from paddle.distributed import parallel_helper

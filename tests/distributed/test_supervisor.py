@@ -54,12 +54,13 @@ def command(*arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+def inherited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Supervise in this process as in one that no launcher has started."""
     for name in [name for name in os.environ if name.startswith('PADDLE_')]:
         monkeypatch.delenv(name)
     for name, value in launching.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)  # Paddle 2 leaves a file in the working directory
 
 
 @pytest.fixture(scope='module')
