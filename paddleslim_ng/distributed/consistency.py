@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -101,6 +102,8 @@ def _digest(*parts: bytes | memoryview) -> int:
 class RankChecks:
     """Watches over a distributed training: reduced gradients to begin with, equal parameters and masks on the way.
 
+    Parameters are compared after the first step, and whenever masks have changed; masks at every step, by one number.
+
     Args:
         program: the training program.
         scope: its parameters; Paddle's global scope where None.
@@ -111,27 +114,49 @@ class RankChecks:
 
     Example:
         >>> checks = slim.distributed.RankChecks(program)
-        >>> for step, batch in enumerate(batches):
+        >>> for batch in batches:
         ...     exe.run(program, feed=batch)
-        ...     checks.after_step(masks_changed=pruner.step())
+        ...     pruner.step()
+        ...     checks.after_step()
     """
 
     def __init__(self, program: Any, scope: Any = None, *, ranks: Ranks | None = None) -> None:
         self._ranks = current_ranks() if ranks is None else ranks
         require_all_reduce(program, ranks=self._ranks)
         self._program = program
-        self._scope = scope
+        self._scope = global_scope() if scope is None else scope
         self._steps = 0
+        self._names: list[str] = []
+        self._masks = 0
 
-    def after_step(self, masks_changed: bool = False) -> None:
-        """Count a step; compare the ranks after the first one and after every change of the masks.
-
-        Args:
-            masks_changed: as every rank has it.
+    def after_step(self) -> None:
+        """Count a step and compare what is due; a collective call.
 
         Raises:
-            DistributedError: the ranks differ.
+            DistributedError: the ranks differ; the message names the first tensor that does.
         """
         self._steps += 1
-        if self._steps == 1 or masks_changed:
-            check_ranks(self._program, self._scope, ranks=self._ranks, when=f'step {self._steps}')
+        if self._ranks.size == 1:
+            return
+        if self._steps == 1:
+            self._names = shared_names(self._program)
+        masks = self._sum_of_masks()
+        if self._steps == 1 or self._changed(masks):
+            check_ranks(self._program, self._scope, names=self._names, ranks=self._ranks, when=f'step {self._steps}')
+        self._masks = masks
+
+    def _changed(self, masks: int) -> bool:
+        """Tell whether masks have changed on any rank; all ranks get the same answer."""
+        if not any(name.endswith(_MASK) for name in self._names):
+            return False
+        found = self._ranks.gather([masks, self._masks])
+        return bool((found != found[0, 0]).any())
+
+    def _sum_of_masks(self) -> int:
+        total = 0
+        for name in self._names:
+            if name.endswith(_MASK):
+                total = zlib.crc32(
+                    np.ascontiguousarray(view_array(self._scope, name)).reshape(-1).view(np.uint8), total
+                )
+        return total

@@ -57,11 +57,55 @@ def masked_training(ranks: Any) -> Any:
     zeros = []
     for step in range(STEPS):
         nets.run(net, step, ranks.rank, ranks.size)
-        checks.after_step(masks_changed=step % 20 == 0)
+        checks.after_step()
         zeros.append(int((load_array(net.scope, 'fc') == 0).sum()))
     names = [*nets.initial(), 'fc_mask']
     np.savez(FOLDER / f'masked-{ranks.rank}.npz', **nets.arrays(net, names))
     return {'digest': nets.digest(nets.arrays(net, names)), 'zeros': sorted(set(zeros))}
+
+
+def pruned_training(ranks: Any) -> Any:
+    """A pruner whose masks change on the way; then one mask, and one parameter at a change, is made to differ."""
+    net = nets.build(slim.distributed.DistributedOptimizer(nets.momentum()).minimize)
+    schedule = slim.sparse.Polynomial(2, 12, interval=3)
+    pruner = slim.sparse.UnstructuredPruner(net.main, ratio=0.75, scope=net.scope, schedule=schedule)
+    nets.start(net, nets.initial())
+    checks = slim.distributed.RankChecks(net.main, net.scope)
+    compared: list[int] = []
+    checked = slim.distributed.consistency.check_ranks
+
+    def spy(*given: Any, **named: Any) -> None:
+        compared.append(checks._steps)
+        checked(*given, **named)
+
+    slim.distributed.consistency.check_ranks = spy
+    shares = []
+    for step in range(20):
+        nets.run(net, step, ranks.rank, ranks.size)
+        pruner.step()
+        checks.after_step()
+        shares.append(pruner.sparsity().prunable)
+    slim.distributed.consistency.check_ranks = checked
+    names = [*nets.initial(), *pruner.masks.values()]
+    np.savez(FOLDER / f'pruned-{ranks.rank}.npz', **nets.arrays(net, names))
+    mask = load_array(net.scope, 'fc_mask')
+    if ranks.rank == 1:
+        slim.core.store_array(net.scope, 'fc_mask', 1 - mask)
+    by_mask = message(DistributedError, checks.after_step)
+    slim.core.store_array(net.scope, 'fc_mask', mask)
+    checks.after_step()
+    if ranks.rank == 1:
+        slim.core.store_array(net.scope, 'bias', load_array(net.scope, 'bias') + 1e-7)
+    unseen = message(DistributedError, checks.after_step)
+    slim.core.store_array(net.scope, 'fc_mask', 1 - mask)
+    by_parameter = message(DistributedError, checks.after_step)
+    return {
+        'compared': compared,
+        'shares': shares,
+        'by_mask': by_mask,
+        'unseen': unseen,
+        'by_parameter': by_parameter,
+    }
 
 
 def broadcast_start(ranks: Any) -> Any:
@@ -176,6 +220,7 @@ def main() -> None:
     for scenario in (
         exchange,
         masked_training,
+        pruned_training,
         broadcast_start,
         unsynchronized,
         statistics,

@@ -12,6 +12,7 @@ import pytest
 
 from paddleslim_ng.core import store_array
 from paddleslim_ng.distributed import Checkpoints, Ranks
+from paddleslim_ng.sparse import Polynomial, UnstructuredPruner
 from tests.distributed import launching, nets
 
 STEPS = 50
@@ -73,6 +74,36 @@ def test_masked_weights_are_zero_after_every_step(found: list[Any], folder: Path
     zeros = int((np.load(folder / 'masked-0.npz')['fc_mask'] == 0).sum())
     assert zeros > 200
     assert [one['masked_training']['zeros'] for one in found] == [[zeros], [zeros]]
+
+
+def test_a_pruner_masks_all_ranks_alike(found: list[Any], folder: Path) -> None:
+    ranks = [np.load(folder / f'pruned-{rank}.npz') for rank in range(2)]
+    assert all(ranks[0][name].tobytes() == ranks[1][name].tobytes() for name in ranks[0].files)
+    assert found[0]['pruned_training']['shares'] == found[1]['pruned_training']['shares']
+    assert found[0]['pruned_training']['shares'][-1] == 0.75
+
+    net = nets.build(nets.momentum().minimize)
+    pruner = UnstructuredPruner(net.main, ratio=0.75, scope=net.scope, schedule=Polynomial(2, 12, interval=3))
+    nets.start(net, nets.initial())
+    for step in range(20):
+        nets.run(net, step)
+        pruner.step()
+    for name, array in nets.arrays(net, ranks[0].files).items():
+        np.testing.assert_allclose(ranks[0][name], array, atol=1e-6, rtol=0)
+
+
+def test_ranks_are_compared_at_the_first_step_and_when_masks_change(found: list[Any]) -> None:
+    for one in found:
+        shares = [0.0, *one['pruned_training']['shares']]
+        changes = [step for step in range(2, 21) if shares[step] != shares[step - 1]]
+        assert one['pruned_training']['compared'] == [1, *changes] and len(changes) >= 3
+
+
+def test_a_mask_that_differs_is_named_at_once_and_a_parameter_at_the_next_change(found: list[Any]) -> None:
+    for one in found:
+        assert "'fc_mask' is not the same on all ranks at step 21" in one['pruned_training']['by_mask']
+        assert one['pruned_training']['unseen'] == ''
+        assert "'bias' is not the same on all ranks at step 24" in one['pruned_training']['by_parameter']
 
 
 def test_all_start_with_the_parameters_of_rank_0(found: list[Any]) -> None:
