@@ -128,7 +128,7 @@ def build_classifier(
         val = clone_program(train, for_test=True)
         optimizer = optimizer or _default_optimizer()
         optimizer.minimize(loss)
-    exe = Executor(paddle.CUDAPlace(0) if use_gpu else paddle.CPUPlace())
+    exe = Executor(paddle.static.cuda_places()[0] if use_gpu else paddle.CPUPlace())
     exe.run(startup, scope=scope)
     inputs, outputs = TensorList([image, label], train), TensorList([top1, top5, loss], train)
     return Classifier(exe, train, val, startup, inputs, outputs, probabilities, network.logits, optimizer)
