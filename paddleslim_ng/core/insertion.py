@@ -49,12 +49,15 @@ _PIR_CALLS: Mapping[str, _Call] = {
     'elementwise_div': _Call('divide', ('X', 'Y')),
     'elementwise_mul': _Call('multiply', ('X', 'Y')),
     'elementwise_sub': _Call('subtract', ('X', 'Y')),
+    'gather': _Call('gather', ('X', 'Index'), {'axis': 0}),
     'reshape': _Call('reshape', ('X',), {'shape': ...}),
     'scale': _Call('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}),
+    'scatter': _Call('scatter', ('X', 'Ids', 'Updates'), {'overwrite': True}),
     'slice': _Call(
         'slice', ('Input',), {'axes': ..., 'starts': ..., 'ends': ..., 'infer_flags': ..., 'decrease_axis': ...}
     ),
     'sum': _Call('add_n', ('*X',)),
+    'where_index': _Call('nonzero', ('Condition',)),
 }
 
 

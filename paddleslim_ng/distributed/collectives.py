@@ -15,6 +15,7 @@ COLLECTIVES = frozenset(
     {'all_reduce', 'c_allreduce_sum', 'c_allreduce_avg', 'c_reduce_sum', 'reduce', 'reduce_scatter', 'c_reducescatter'}
 )
 Send = Callable[[Insertion, VarWrapper], VarWrapper]
+_END = 2**31 - 1
 # Gloo adds half-precision numbers up wrongly on Paddle 3, so they travel in single precision.
 _SENT_AS_THEY_ARE = frozenset({'float32', 'float64', 'int32', 'int64'})
 
@@ -57,7 +58,12 @@ def buckets(variables: Sequence[VarWrapper], limit: int) -> Iterator[list[VarWra
 
 
 def together(
-    here: Insertion, variables: Sequence[VarWrapper], send: Send, factor: float = 1.0, after: VarWrapper | None = None
+    here: Insertion,
+    variables: Sequence[VarWrapper],
+    send: Send,
+    factor: float = 1.0,
+    after: VarWrapper | None = None,
+    masks: Sequence[VarWrapper] = (),
 ) -> VarWrapper:
     """Send variables as one vector, and let every later reader read what arrived.
 
@@ -70,30 +76,52 @@ def together(
         factor: what arrives is multiplied by it.
         after: the vector of the collective before this one. A number of it travels along, so that the executor, which
             runs in parallel what it can, starts the collectives in one order on all ranks.
+        masks: one per variable, or none: only what they keep is sent, and the rest arrives as zeros.
 
     Returns:
         The vector that arrived.
     """
     dtype = variables[0].dtype()
-    shapes = [list(var.shape()) for var in variables]
-    parts = [here.op('reshape', {'X': var}, {'shape': [-1]}) for var in variables]
-    if after is not None:
-        first = here.op('slice', {'Input': after}, _range(0, 1))
-        parts.append(first if after.dtype() == dtype else here.op('cast', {'X': first}, {'out_dtype': dtype}))
-    vector = here.op('concat', {'X': parts})
+    vector = _packed(here, variables)
+    kept = None
+    if masks:
+        # Paddle 2 cannot reshape bytes.
+        kept = _packed(here, [here.op('cast', {'X': mask}, {'out_dtype': dtype}) for mask in masks])
+        places = here.op('where_index', {'Condition': here.op('cast', {'X': kept}, {'out_dtype': 'bool'})})
+        index = here.op('reshape', {'X': places}, {'shape': [-1]})
+        vector = here.op('gather', {'X': vector, 'Index': index})
     if dtype not in _SENT_AS_THEY_ARE:
         vector = here.op('cast', {'X': vector}, {'out_dtype': 'float32'})
+    if after is not None:
+        first = here.op('slice', {'Input': after}, _range(0, 1))
+        if after.dtype() != vector.dtype():
+            first = here.op('cast', {'X': first}, {'out_dtype': vector.dtype()})
+        vector = here.op('concat', {'X': [first, vector]})
     vector = send(here, vector)
-    arrived = vector if factor == 1.0 else here.op('scale', {'X': vector}, {'scale': factor})
+    arrived = vector if after is None else here.op('slice', {'Input': vector}, _range(1, _END))
+    if factor != 1.0:
+        arrived = here.op('scale', {'X': arrived}, {'scale': factor})
     if dtype not in _SENT_AS_THEY_ARE:
         arrived = here.op('cast', {'X': arrived}, {'out_dtype': dtype})
+    if kept is not None:
+        zeros = here.op('scale', {'X': kept}, {'scale': 0.0})
+        arrived = here.op('scatter', {'X': zeros, 'Ids': index, 'Updates': arrived}, {'overwrite': True})
+    _unpack(here, arrived, variables)
+    return vector
+
+
+def _packed(here: Insertion, variables: Sequence[VarWrapper]) -> VarWrapper:
+    return here.op('concat', {'X': [here.op('reshape', {'X': var}, {'shape': [-1]}) for var in variables]})
+
+
+def _unpack(here: Insertion, vector: VarWrapper, variables: Sequence[VarWrapper]) -> None:
     start = 0
-    for var, shape in zip(variables, shapes):
+    for var in variables:
+        shape = list(var.shape())
         end = start + math.prod(shape)
-        part = here.op('slice', {'Input': arrived}, _range(start, end))
+        part = here.op('slice', {'Input': vector}, _range(start, end))
         here.op('reshape', {'X': part}, {'shape': shape}, into=var)
         start = end
-    return vector
 
 
 def _range(start: int, end: int) -> dict[str, list[int]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, view_array
 from paddleslim_ng.core.paddle_compat import global_scope
@@ -88,8 +89,12 @@ def _sides(sums: Sequence[int]) -> str:
 
 
 def _checksum(scope: Any, name: str) -> int:
-    array = np.ascontiguousarray(view_array(scope, name))
-    return _digest(array.reshape(-1).view(np.uint8).data, f'{array.dtype}{array.shape}'.encode())
+    array = view_array(scope, name)
+    return _digest(_content(array), f'{array.dtype}{array.shape}'.encode())
+
+
+def _content(array: npt.NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _digest(*parts: bytes | memoryview) -> int:
@@ -156,7 +161,5 @@ class RankChecks:
         total = 0
         for name in self._names:
             if name.endswith(_MASK):
-                total = zlib.crc32(
-                    np.ascontiguousarray(view_array(self._scope, name)).reshape(-1).view(np.uint8), total
-                )
+                total = zlib.crc32(_content(view_array(self._scope, name)), total)
         return total

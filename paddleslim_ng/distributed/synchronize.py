@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper
@@ -20,7 +20,12 @@ _LOSS_SCALING = frozenset({'check_finite_and_unscale', 'update_loss_scaling'})
 
 
 def distribute(
-    program: Any, startup_program: Any = None, *, ranks: Ranks | None = None, bucket_bytes: int = BUCKET_BYTES
+    program: Any,
+    startup_program: Any = None,
+    *,
+    ranks: Ranks | None = None,
+    bucket_bytes: int = BUCKET_BYTES,
+    kept_only: bool = False,
 ) -> int:
     """Make a finished training program train on all ranks as one process would on their batches together.
 
@@ -35,13 +40,15 @@ def distribute(
             parameters, such as those of a file or a seed.
         ranks: the job; what the launcher says where None. For one rank nothing is changed.
         bucket_bytes: size of the vectors; 0 sends every gradient by itself.
+        kept_only: of parameters with a ``<name>_mask``, send the gradients of the weights that stay. Pays on slow
+            networks alone; the pruner must have put its masks in before.
 
     Returns:
         The number of collectives that a step makes.
 
     Raises:
         DistributedError: gradients are reduced already.
-        GraphError: the program updates no parameter, or a shape is not known.
+        GraphError: the program updates no parameter, a shape is not known, or ``kept_only`` finds no mask.
         UnsupportedOpError: gradients of sparse embeddings, or loss scaling, which would have to be agreed on first.
 
     Example:
@@ -51,40 +58,56 @@ def distribute(
     who = read_ranks() if ranks is None else ranks
     graph = GraphWrapper(program)
     gradients = _gradients(graph)
+    masks = _masks(graph, gradients) if kept_only else {}
     initial = _initialized(startup_program, graph) if startup_program is not None else None
     if who.size == 1:
         return 0
-    here = Insertion(graph, after=_last_writer(gradients), role='backward')
+    here = Insertion(graph, after=_last_writer(list(gradients.values())), role='backward')
     sent: VarWrapper | None = None
     count = 0
-    for bucket in buckets(gradients, bucket_bytes):
-        sent = together(here, bucket, all_reduce, 1.0 / who.size, sent)
-        count += 1
+    for masked in (False, True):
+        by_id = {id(var): name for name, var in gradients.items() if (name in masks) == masked}
+        for bucket in buckets([gradients[name] for name in by_id.values()], bucket_bytes):
+            keeping = [masks[by_id[id(var)]] for var in bucket] if masked else []
+            sent = together(here, bucket, all_reduce, 1.0 / who.size, sent, keeping)
+            count += 1
     if initial is not None:
         _broadcast_initial(*initial, bucket_bytes)
     return count
 
 
-def _gradients(graph: GraphWrapper) -> list[VarWrapper]:
-    """Return the gradients to reduce, after checking that they can be."""
-    if not any(op.type() in COLLECTIVES for op in graph.ops()):
-        scaling = [op.type() for op in graph.ops() if op.type() in _LOSS_SCALING]
-        if scaling:
-            raise UnsupportedOpError(
-                f'{scaling[0]} decides on every rank for itself whether a step counts; train without loss scaling '
-                '(bfloat16 needs none)',
-                op=scaling[0],
-            )
-        found = [var for parameter in _updated(graph) if (var := gradient_of(graph, parameter)) is not None]
-        if not found:
-            raise GraphError('the program updates no parameter; call minimize before distribute')
-        for var in found:
-            if _is_sparse(var):
-                raise UnsupportedOpError(f'{var.name()!r} is a sparse gradient; build the embedding with sparse=False')
-            if any(n < 0 for n in var.shape()):
-                raise GraphError(f'the shape {list(var.shape())} of gradient {var.name()!r} is not known')
-        return found
-    raise DistributedError('the program reduces gradients already; distribute a program once')
+def _gradients(graph: GraphWrapper) -> dict[str, VarWrapper]:
+    """Return the gradients to reduce by their parameters' names, after checking that they can be."""
+    if any(op.type() in COLLECTIVES for op in graph.ops()):
+        raise DistributedError('the program reduces gradients already; distribute a program once')
+    scaling = [op.type() for op in graph.ops() if op.type() in _LOSS_SCALING]
+    if scaling:
+        raise UnsupportedOpError(
+            f'{scaling[0]} decides on every rank for itself whether a step counts; train without loss scaling '
+            '(bfloat16 needs none)',
+            op=scaling[0],
+        )
+    found = {var.name(): grad for var in _updated(graph) if (grad := gradient_of(graph, var)) is not None}
+    if not found:
+        raise GraphError('the program updates no parameter; call minimize before distribute')
+    for grad in found.values():
+        if _is_sparse(grad):
+            raise UnsupportedOpError(f'{grad.name()!r} is a sparse gradient; build the embedding with sparse=False')
+        if any(n < 0 for n in grad.shape()):
+            raise GraphError(f'the shape {list(grad.shape())} of gradient {grad.name()!r} is not known')
+    return found
+
+
+def _masks(graph: GraphWrapper, gradients: Mapping[str, VarWrapper]) -> dict[str, VarWrapper]:
+    """Return the masks in the program by their parameters' names."""
+    found = {}
+    for name, gradient in gradients.items():
+        mask = graph.var(f'{name}_mask') if graph.has_var(f'{name}_mask') else None
+        if mask is not None and mask.persistable() and mask.shape() == gradient.shape():
+            found[name] = mask
+    if not found:
+        raise GraphError('kept_only needs masks in the program: make the pruner after minimize and before distribute')
+    return found
 
 
 def _is_sparse(var: VarWrapper) -> bool:

@@ -70,6 +70,17 @@ def test_the_startup_program_sends_the_parameters() -> None:
     assert {'broadcast', 'c_broadcast'} & set(types(net.startup))
 
 
+def test_kept_only_needs_masks() -> None:
+    net = nets.build(nets.momentum().minimize)
+    before = types(net.main), types(net.startup)
+    with pytest.raises(GraphError, match='kept_only needs masks'):
+        distribute(net.main, net.startup, ranks=TWO, kept_only=True)
+    assert (types(net.main), types(net.startup)) == before
+    nets.add_masks(net)
+    assert distribute(net.main, net.startup, ranks=TWO, kept_only=True) == 2
+    assert unreduced_parameters(net.main) == []
+
+
 def test_a_program_is_distributed_once() -> None:
     net = nets.build(DistributedOptimizer(nets.momentum(), ranks=TWO).minimize)
     before = types(net.main), types(net.startup)

@@ -106,6 +106,11 @@ def test_a_mask_that_differs_is_named_at_once_and_a_parameter_at_the_next_change
         assert "'bias' is not the same on all ranks at step 24" in one['pruned_training']['by_parameter']
 
 
+def test_sending_what_is_kept_gives_the_same_bits(found: list[Any]) -> None:
+    digests = [digest for one in found for digest in one['kept_only'].values()]
+    assert len(digests) == 6 and len(set(digests)) == 1
+
+
 def test_all_start_with_the_parameters_of_rank_0(found: list[Any]) -> None:
     started = [digests[0] for one in found for digests in one['broadcast_start'].values()]
     assert len(set(started)) == 1 and len(started) == 6
