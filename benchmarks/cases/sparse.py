@@ -116,7 +116,10 @@ def notes(results: Results) -> list[str]:
     found.append(f'Bytes of all masks of the MobileNet: {sizes}.')
     theirs = results.get(PADDLESLIM)
     if theirs is not None and theirs.median('idle') is not None:
-        found.append("PaddleSlim's step does the same work whether or not the ratio has changed.")
+        found.append(
+            "PaddleSlim's step does the same work whether or not the ratio has changed, and leaves the weights as they "
+            'are until the program runs again.'
+        )
     return found
 
 

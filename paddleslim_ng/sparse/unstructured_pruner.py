@@ -124,8 +124,11 @@ class UnstructuredPruner:
         self._warned = False
         default = conv1x1_skip_params if prune_params_type == 'conv1x1_only' else get_skip_params
         self._choose(skip_params_func or default)
-        self._create_masks()
+        brought = self._brought_masks()
         self._attach()
+        for name in self.masks:
+            if name not in brought:
+                write_mask(self.scope, name, np.ones(self._shapes[name], np.uint8), self.place)
 
     def _choose(self, skip_params_func: SkipParams) -> None:
         """Find the prunable parameters."""
@@ -168,13 +171,15 @@ class UnstructuredPruner:
         self._copies = {name: [master.name()] for name, master in masters.items() if master is not None}
         self._attached = updated
 
-    def _create_masks(self) -> None:
-        """Put masks of ones into the scope, but leave those alone that the program brings with it."""
+    def _brought_masks(self) -> set[str]:
+        """Return the parameters whose masks the program and the scope bring with them."""
         graph = GraphWrapper(self.program)
-        for name, shape in self._shapes.items():
-            brought = masked_already(graph, graph.var(name)) and has_array(self.scope, self.masks[name])
-            if not brought or read_mask(self.scope, name).shape != shape:
-                write_mask(self.scope, name, np.ones(shape, np.uint8), self.place)
+        brought = {name for name in self.masks if masked_already(graph, graph.var(name))}
+        return {
+            name
+            for name in brought
+            if has_array(self.scope, self.masks[name]) and read_mask(self.scope, name).shape == self._shapes[name]
+        }
 
     def mask_parameters(self, parameters: Sequence[Any], masks: Sequence[str], program: Any) -> None:
         """Put the masks into a program; override to let them act elsewhere.
