@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from paddleslim_ng.distributed import rank_process
 from paddleslim_ng.distributed.processes import end_sessions, is_alive, is_stopped, read_processes
-from paddleslim_ng.distributed.supervisor import Job, supervise
+from paddleslim_ng.distributed.supervisor import Job, _Attempt, supervise
 from paddleslim_ng.errors import ConfigError, DistributedError
 from tests.distributed import launching
 
@@ -113,6 +114,40 @@ def test_a_killed_and_a_frozen_rank_end_with_the_same_bits(
     assert ends(tmp_path) == ends(two_nodes)
     assert 'launching again (2 of 3)' in caplog.text
     assert len(list((tmp_path / 'log').glob('attempt-*'))) == 3
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures('inherited')
+@pytest.mark.parametrize('seed', range(4))
+def test_faults_at_random_steps_end_with_the_same_bits(two_nodes: Path, tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    steps = sorted(draw.sample(range(int(STEPS)), 3))
+    faults = [f'{draw.choice(["SIGKILL", "SIGSTOP"])}@{step}' for step in steps]
+    job = Job(str(TRAIN), [str(tmp_path), STEPS, *faults], 2, deadline=3, log_dir=str(tmp_path / 'log'))
+    with open(os.devnull, 'w') as nowhere:
+        assert supervise(job, output=nowhere).restarts == 3, faults
+    assert ends(tmp_path) == ends(two_nodes), faults
+
+
+def test_silence_of_a_process_that_is_not_stopped_is_borne_longer(tmp_path: Path) -> None:
+    """Paddle holds Python's lock while ranks wait for each other: no heart beats, and nothing is wrong."""
+    attempt = _Attempt(Job(str(TRAIN), deadline=0.1), 0, None)
+    ended = subprocess.Popen([sys.executable, '-c', ''])
+    ended.wait()
+    for rank, pid in enumerate([os.getpid(), ended.pid]):
+        (tmp_path / f'rank-{rank}.json').write_text(json.dumps({'pid': pid, 'session': pid}))
+        (tmp_path / f'rank-{rank}.beat').touch()
+    began = time.monotonic()
+    assert attempt._silent_rank(tmp_path) is None
+    time.sleep(0.15)
+    assert attempt._silent_rank(tmp_path) == f'rank 1 (process {ended.pid}) died'
+    (tmp_path / 'rank-1.json').unlink()
+    assert attempt._silent_rank(tmp_path) is None
+    assert wait_for(lambda: attempt._silent_rank(tmp_path) is not None, 5)
+    assert time.monotonic() - began > 0.5
+    assert 'is frozen' in str(attempt._silent_rank(tmp_path))
+    (tmp_path / 'rank-0.beat').touch()
+    assert attempt._silent_rank(tmp_path) is None
 
 
 @pytest.mark.usefixtures('inherited')
