@@ -82,27 +82,20 @@ def together(
         The vector that arrived.
     """
     dtype = variables[0].dtype()
-    vector = _packed(here, variables)
-    kept = None
-    if masks:
-        # Paddle 2 cannot reshape bytes.
-        kept = _packed(here, [here.op('cast', {'X': mask}, {'out_dtype': dtype}) for mask in masks])
+    wire = dtype if dtype in _SENT_AS_THEY_ARE else 'float32'
+    vector = _packed(here, variables, wire)
+    kept = _packed(here, masks, wire) if masks else None
+    if kept is not None:
         places = here.op('where_index', {'Condition': here.op('cast', {'X': kept}, {'out_dtype': 'bool'})})
         index = here.op('reshape', {'X': places}, {'shape': [-1]})
         vector = here.op('gather', {'X': vector, 'Index': index})
-    if dtype not in _SENT_AS_THEY_ARE:
-        vector = here.op('cast', {'X': vector}, {'out_dtype': 'float32'})
     if after is not None:
-        first = here.op('slice', {'Input': after}, _range(0, 1))
-        if after.dtype() != vector.dtype():
-            first = here.op('cast', {'X': first}, {'out_dtype': vector.dtype()})
+        first = _cast(here, here.op('slice', {'Input': after}, _range(0, 1)), wire)
         vector = here.op('concat', {'X': [first, vector]})
     vector = send(here, vector)
     arrived = vector if after is None else here.op('slice', {'Input': vector}, _range(1, _END))
     if factor != 1.0:
         arrived = here.op('scale', {'X': arrived}, {'scale': factor})
-    if dtype not in _SENT_AS_THEY_ARE:
-        arrived = here.op('cast', {'X': arrived}, {'out_dtype': dtype})
     if kept is not None:
         zeros = here.op('scale', {'X': kept}, {'scale': 0.0})
         arrived = here.op('scatter', {'X': zeros, 'Ids': index, 'Updates': arrived}, {'overwrite': True})
@@ -110,17 +103,27 @@ def together(
     return vector
 
 
-def _packed(here: Insertion, variables: Sequence[VarWrapper]) -> VarWrapper:
-    return here.op('concat', {'X': [here.op('reshape', {'X': var}, {'shape': [-1]}) for var in variables]})
+def _cast(here: Insertion, var: VarWrapper, dtype: str) -> VarWrapper:
+    return var if var.dtype() == dtype else here.op('cast', {'X': var}, {'out_dtype': dtype})
+
+
+def _packed(here: Insertion, variables: Sequence[VarWrapper], wire: str) -> VarWrapper:
+    """Insert the concatenation of variables; Paddle 2 cannot reshape all types, so they are cast first."""
+    flat = [here.op('reshape', {'X': _cast(here, var, wire)}, {'shape': [-1]}) for var in variables]
+    return here.op('concat', {'X': flat})
 
 
 def _unpack(here: Insertion, vector: VarWrapper, variables: Sequence[VarWrapper]) -> None:
     start = 0
     for var in variables:
-        shape = list(var.shape())
+        shape, dtype = list(var.shape()), var.dtype()
         end = start + math.prod(shape)
         part = here.op('slice', {'Input': vector}, _range(start, end))
-        here.op('reshape', {'X': part}, {'shape': shape}, into=var)
+        if dtype in _SENT_AS_THEY_ARE:
+            here.op('reshape', {'X': part}, {'shape': shape}, into=var)
+        else:
+            shaped = here.op('reshape', {'X': part}, {'shape': shape})
+            here.op('cast', {'X': shaped}, {'out_dtype': dtype}, into=var)
         start = end
 
 

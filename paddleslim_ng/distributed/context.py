@@ -9,14 +9,14 @@ from typing import Any
 import paddle
 
 from paddleslim_ng.core.paddle_compat import connect_gloo, is_cpu_build
-from paddleslim_ng.distributed.optimizer import DistributedOptimizer
+from paddleslim_ng.distributed.fleet_functions import fleet_functions, utility_functions
 from paddleslim_ng.distributed.ranks import Ranks, read_ranks
-from paddleslim_ng.distributed.strategy import bucket_bytes_of
 from paddleslim_ng.errors import DistributedError
 
 __all__ = ['Context', 'current_ranks', 'init', 'shutdown']
 
 _MARK = 'paddleslim_ng_context'
+_ABSENT = object()
 
 
 class Context:
@@ -24,28 +24,27 @@ class Context:
 
     Attributes:
         ranks: this process among the others.
-        replaced: ``{name: Paddle's own function}`` of ``paddle.distributed.fleet``, until :meth:`shutdown`.
+        replaced: places and names of Fleet's functions, with Paddle's own, until :meth:`shutdown`.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.replaced: dict[str, Any] = {}
+        self.replaced: list[tuple[Any, str, Any]] = []
 
-    def replace(self, name: str, function: Callable[..., Any]) -> None:
-        """Put ``function`` in the place of one of Fleet's."""
-        from paddle.distributed import fleet
-
+    def replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        """Put ``function`` in the place of an attribute."""
         setattr(function, _MARK, self)
-        self.replaced[name] = getattr(fleet, name)
-        setattr(fleet, name, function)
+        self.replaced.append((owner, name, vars(owner).get(name, _ABSENT)))
+        setattr(owner, name, function)
 
     def shutdown(self) -> None:
         """Give Fleet its own functions back. The connection stays: Paddle cannot cut it."""
-        from paddle.distributed import fleet
-
         while self.replaced:
-            name, own = self.replaced.popitem()
-            setattr(fleet, name, own)
+            owner, name, own = self.replaced.pop()
+            if own is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
 
     def __enter__(self) -> Context:
         return self
@@ -60,15 +59,17 @@ def init() -> Context:
     """Let static programs train on all ranks of ``paddle.distributed.launch``; call it before ``fleet.init()``.
 
     On builds of Paddle for CPUs it connects the ranks through gloo and replaces ``fleet.distributed_optimizer`` by
-    :class:`DistributedOptimizer`, which synchronizes on both IRs, and ``fleet.save_persistables``, which would write
-    nothing, by an error that says what to use. On builds for GPUs nothing is touched. A process that was not launched
-    as one of several is a job of its own. Calling it again changes nothing.
+    :class:`DistributedOptimizer`, which synchronizes on both IRs. ``fleet.barrier_worker`` and ``all_reduce``,
+    ``all_gather`` and ``barrier`` of ``fleet.util``, which do nothing there, get to work, and
+    ``fleet.save_persistables``, which would write nothing, becomes an error that says what to use. On builds for GPUs
+    nothing is touched. A process that was not launched as one of several is a job of its own. Calling it again changes
+    nothing.
 
     Returns:
         The context; end it by :func:`shutdown`, or use it in a ``with`` statement.
 
     Raises:
-        DistributedError: Paddle is in dynamic mode, or the launcher's variables are unusable.
+        DistributedError: Paddle is in dynamic mode, the launcher's variables are unusable, or the ranks do not connect.
 
     Example:
         >>> slim.distributed.init()
@@ -86,20 +87,18 @@ def init() -> Context:
     if not is_cpu_build():
         return context
     if ranks.size > 1:
-        connect_gloo(ranks.rank, ranks.size)
+        try:
+            connect_gloo(ranks.rank, ranks.size)
+        except RuntimeError as error:
+            raise DistributedError(
+                f'rank {ranks.rank} cannot connect with the other {ranks.size - 1}: {error}'
+            ) from error
+    from paddle.distributed import fleet
 
-    def distributed_optimizer(optimizer: Any, strategy: Any = None) -> DistributedOptimizer:
-        """Stand in for Fleet's function of this name, by slim.distributed.init()."""
-        return DistributedOptimizer(optimizer, ranks=ranks, bucket_bytes=bucket_bytes_of(strategy))
-
-    def save_persistables(*_: object, **__: object) -> None:
-        """Stand in for Fleet's function of this name, by slim.distributed.init()."""
-        raise DistributedError(
-            'fleet.save_persistables writes no file; use slim.distributed.Checkpoints, or paddle.static.save on rank 0'
-        )
-
-    context.replace('distributed_optimizer', distributed_optimizer)
-    context.replace('save_persistables', save_persistables)
+    for name, function in fleet_functions(ranks).items():
+        context.replace(fleet, name, function)
+    for name, function in utility_functions(ranks).items():
+        context.replace(fleet.util, name, function)
     return context
 
 

@@ -50,19 +50,24 @@ class DistributedOptimizer:
             UnsupportedOpError: see :func:`~paddleslim_ng.distributed.distribute`.
         """
         result = self.inner.minimize(loss, startup_program, parameters, no_grad_set)
-        startup = startup_program if startup_program is not None else paddle.static.default_startup_program()
-        distribute(loss.block.program, startup, ranks=self._ranks, bucket_bytes=self._bucket_bytes)
+        self._distribute(loss.block.program, startup_program)
         return result  # type: ignore[no-any-return]
 
     def apply_gradients(self, params_grads: list[tuple[Any, Any]]) -> Any:
-        """Add the collectives and the updates to the program of the gradients, after ``backward``.
-
-        Initial parameters are not sent: call this within ``program_guard`` of both programs, or use ``minimize``.
-        """
+        """Add the collectives and the updates after ``backward``, within ``program_guard`` of both programs."""
         result = self.inner.apply_gradients(params_grads)
-        program, startup = paddle.static.default_main_program(), paddle.static.default_startup_program()
-        distribute(program, startup, ranks=self._ranks, bucket_bytes=self._bucket_bytes)
+        self._distribute(paddle.static.default_main_program(), None)
         return result
+
+    def apply_optimize(self, loss: Any, startup_program: Any, params_grads: list[tuple[Any, Any]]) -> Any:
+        """Add the collectives and the updates after ``backward``."""
+        result = self.inner.apply_optimize(loss, startup_program, params_grads)
+        self._distribute(loss.block.program, startup_program)
+        return result
+
+    def _distribute(self, program: Any, startup_program: Any) -> None:
+        startup = startup_program if startup_program is not None else paddle.static.default_startup_program()
+        distribute(program, startup, ranks=self._ranks, bucket_bytes=self._bucket_bytes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

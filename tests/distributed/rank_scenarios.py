@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import paddle
 from paddle.distributed import fleet
 
 import paddleslim_ng as slim
-from paddleslim_ng.core import load_array
+from paddleslim_ng.core import GraphWrapper, load_array
+from paddleslim_ng.core.insertion import Insertion
+from paddleslim_ng.distributed.collectives import all_reduce, together
 from paddleslim_ng.errors import DistributedError, SlimError
 from tests.distributed import nets
 
@@ -39,6 +42,41 @@ def exchange(ranks: Any) -> Any:
         'broadcast': ranks.broadcast(bytes(range(256)) * 3 + b'x' if ranks.rank == 0 else None).hex(),
         'mean': ranks.mean(np.array([[1.0 + ranks.rank, 0.1]])).tolist(),
     }
+
+
+def fleet_exchange(ranks: Any) -> Any:
+    """Fleet's own exchanges, which do nothing in stock Paddle, and arrays that do not fit together."""
+    if ranks.rank == 1:
+        time.sleep(0.5)
+    came = time.time()
+    fleet.barrier_worker()
+    left = time.time()
+    last = float(ranks.stack(np.array([came])).max())
+    numbers = np.array([[1.5 + ranks.rank, -1.0 - ranks.rank]], 'float32')
+    return {
+        'waited': left >= last,
+        **{mode: fleet.util.all_reduce(numbers, mode).tolist() for mode in ('sum', 'max', 'min')},
+        'gather': fleet.util.all_gather(ranks.rank + 0.5),
+        'differ': message(DistributedError, lambda: ranks.stack(np.zeros(2 + ranks.rank))),
+        'mode': message(SlimError, lambda: fleet.util.all_reduce(numbers, 'median')),
+    }
+
+
+def half_precision(ranks: Any) -> Any:
+    """Two collectives in a chain, of half-precision numbers, whose sums Paddle 3 gets wrong."""
+    found = {}
+    for dtype in ('float16', 'bfloat16'):
+        program = paddle.static.Program()
+        with paddle.static.program_guard(program):
+            paddle.static.data('x', [2, 3], 'float32')
+        here = Insertion(GraphWrapper(program))
+        halves = [here.op('cast', {'X': 'x'}, {'out_dtype': dtype}) for _ in range(2)]
+        first = together(here, halves[:1], all_reduce, 0.5)
+        together(here, halves[1:], all_reduce, 0.5, first)
+        fetches = [here.op('cast', {'X': half}, {'out_dtype': 'float32'}).raw for half in halves]
+        feed = {'x': np.arange(6, dtype='float32').reshape(2, 3) + ranks.rank}
+        found[dtype] = [array.tolist() for array in slim.Executor().run(program, feed=feed, fetch_list=fetches)]
+    return found
 
 
 def masked_training(ranks: Any) -> Any:
@@ -232,13 +270,15 @@ def other_number(ranks: Any) -> Any:
 
 def main() -> None:
     paddle.enable_static()
-    before = fleet.distributed_optimizer
+    before = [fleet.distributed_optimizer, fleet.barrier_worker, fleet.save_persistables, fleet.util.all_reduce]
     context = slim.distributed.init()
     fleet.init(is_collective=True)
     ranks = context.ranks
     found: dict[str, Any] = {'fleet': [fleet.worker_index(), fleet.worker_num()]}
     for scenario in (
         exchange,
+        fleet_exchange,
+        half_precision,
         masked_training,
         pruned_training,
         kept_only,
@@ -254,7 +294,8 @@ def main() -> None:
         except SlimError as error:
             found[scenario.__name__] = f'{type(error).__name__}: {error}'
     slim.distributed.shutdown()
-    found['restored'] = fleet.distributed_optimizer is before
+    after = [fleet.distributed_optimizer, fleet.barrier_worker, fleet.save_persistables, fleet.util.all_reduce]
+    found['restored'] = after == before
     (FOLDER / f'rank-{ranks.rank}.json').write_text(json.dumps(found))
 
 

@@ -56,6 +56,22 @@ def test_exchanges(found: list[Any]) -> None:
         assert one['exchange']['mean'] == [[1.5, 0.1]]
 
 
+def test_exchanges_of_fleet_do_something(found: list[Any]) -> None:
+    for one in found:
+        exchange = one['fleet_exchange']
+        assert exchange['waited'] is True
+        assert (exchange['sum'], exchange['max'], exchange['min']) == ([[4.0, -3.0]], [[2.5, -1.0]], [[1.5, -2.0]])
+        assert exchange['gather'] == [0.5, 1.5]
+        assert 'different shapes or types' in exchange['differ']
+        assert 'sum, max, min' in exchange['mode']
+
+
+def test_half_precision_is_added_up_right(found: list[Any]) -> None:
+    mean = [[0.5, 1.5, 2.5], [3.5, 4.5, 5.5]]
+    for one in found:
+        assert one['half_precision'] == {'float16': [mean, mean], 'bfloat16': [mean, mean]}
+
+
 def test_masked_ranks_agree_bit_by_bit_and_with_one_process(found: list[Any], folder: Path) -> None:
     ranks = [np.load(folder / f'masked-{rank}.npz') for rank in range(2)]
     assert all(ranks[0][name].tobytes() == ranks[1][name].tobytes() for name in ranks[0].files)
