@@ -60,10 +60,10 @@ class DistributedOptimizer:
         return result
 
     def apply_optimize(self, loss: Any, startup_program: Any, params_grads: list[tuple[Any, Any]]) -> Any:
-        """Add the collectives and the updates after ``backward``."""
-        result = self.inner.apply_optimize(loss, startup_program, params_grads)
-        self._distribute(loss.block.program, startup_program)
-        return result
+        """Add the collectives and the updates to the program of ``loss``, after ``backward``."""
+        startup = startup_program if startup_program is not None else paddle.static.default_startup_program()
+        with paddle.static.program_guard(loss.block.program, startup):
+            return self.apply_gradients(params_grads)
 
     def _distribute(self, program: Any, startup_program: Any) -> None:
         startup = startup_program if startup_program is not None else paddle.static.default_startup_program()

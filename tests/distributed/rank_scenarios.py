@@ -53,7 +53,13 @@ def fleet_exchange(ranks: Any) -> Any:
     left = time.time()
     last = float(ranks.stack(np.array([came])).max())
     numbers = np.array([[1.5 + ranks.rank, -1.0 - ranks.rank]], 'float32')
+    strategy = fleet.DistributedStrategy()
+    strategy.localsgd = True
+    fleet.init(is_collective=True, strategy=strategy)
+    refused = message(SlimError, lambda: fleet.distributed_optimizer(nets.momentum()))
+    fleet.init(is_collective=True)
     return {
+        'refused': refused,
         'waited': left >= last,
         **{mode: fleet.util.all_reduce(numbers, mode).tolist() for mode in ('sum', 'max', 'min')},
         'gather': fleet.util.all_gather(ranks.rank + 0.5),

@@ -106,6 +106,21 @@ def test_parameters_whose_gradients_are_left_out_are_named() -> None:
         require_all_reduce(net.main, ranks=TWO)
 
 
+@pytest.mark.parametrize('last', ['apply_gradients', 'apply_optimize'])
+def test_minimize_in_two_parts_is_distributed_too(last: str) -> None:
+    def minimize(loss: Any) -> None:
+        optimizer = DistributedOptimizer(nets.momentum(), ranks=TWO)
+        gradients = optimizer.backward(loss)
+        if last == 'apply_gradients':
+            optimizer.apply_gradients(gradients)
+        else:
+            optimizer.apply_optimize(loss, None, gradients)
+
+    net = nets.build(minimize)
+    require_all_reduce(net.main, ranks=TWO)
+    assert {'broadcast', 'c_broadcast'} & set(types(net.startup))
+
+
 def test_loss_scaling_is_refused() -> None:
     net = nets.build(nets.momentum().minimize)
     graph = GraphWrapper(net.main)

@@ -60,6 +60,7 @@ def test_exchanges_of_fleet_do_something(found: list[Any]) -> None:
     for one in found:
         exchange = one['fleet_exchange']
         assert exchange['waited'] is True
+        assert 'this one sets localsgd' in exchange['refused']
         assert (exchange['sum'], exchange['max'], exchange['min']) == ([[4.0, -3.0]], [[2.5, -1.0]], [[1.5, -2.0]])
         assert exchange['gather'] == [0.5, 1.5]
         assert 'different shapes or types' in exchange['differ']
