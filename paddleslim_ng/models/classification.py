@@ -16,6 +16,9 @@ from paddleslim_ng.models.registry import create
 
 __all__ = ['Classifier', 'build_classifier', 'image_classification']
 
+# To Paddle, a program with the seed 0 has none, so the largest number stands for it.
+_SEED_ZERO = 2**31 - 1
+
 
 class TensorList(list[Any]):
     """A list of symbolic tensors that keeps their program alive.
@@ -117,7 +120,7 @@ def build_classifier(
     network = _network(model, model_kwargs)
     train, startup = paddle.static.Program(), paddle.static.Program()
     if seed is not None:
-        train.random_seed = startup.random_seed = seed
+        train.random_seed = startup.random_seed = seed or _SEED_ZERO
     with paddle.static.program_guard(train, startup), paddle.utils.unique_name.guard():
         image = paddle.static.data('image', [None, *image_shape], 'float32')
         label = paddle.static.data('label', [None, 1], 'int64')
