@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper
@@ -51,7 +52,8 @@ def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> li
     Raises:
         ConfigError: ``skip_params_func`` returns something else than names, or leaves nothing to prune.
     """
-    skipped = skip_params_func(graph.program)
+    with _listing_parameters(graph.program):
+        skipped = skip_params_func(graph.program)
     if isinstance(skipped, str) or not all(isinstance(name, str) for name in skipped):
         raise ConfigError('skip_params_func returns a set of names of parameters')
     known = {var.name(): var for var in graph.all_parameters()}
@@ -72,3 +74,16 @@ def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> li
             f'{nearest_names(example, names) if known and not names & set(known) else ""}'
         )
     return found
+
+
+@contextmanager
+def _listing_parameters(program: Any) -> Iterator[None]:
+    """Give a PIR program the method ``all_parameters`` inside; functions written for legacy programs call it."""
+    if hasattr(program, 'all_parameters'):
+        yield
+        return
+    program.all_parameters = program.global_block().all_parameters
+    try:
+        yield
+    finally:
+        del program.all_parameters

@@ -340,3 +340,22 @@ def test_make_unstructured_pruner(net: SparseNet) -> None:
         slim.prune.make_unstructured_pruner(net.main, {'pruning_mode': 'threshold', 'pruning_strategy': 'gmp'})
     with pytest.raises(ConfigError, match='needs configs'):
         slim.prune.GMPUnstructuredPruner(net.main)
+
+
+def test_the_skip_function_of_the_documentation(net: SparseNet) -> None:
+    """Scripts bring this function along; it gives the default choice."""
+
+    def skip(program: Any) -> set[str]:
+        skip_params = set()
+        graph = slim.core.GraphWrapper(program)
+        for op in graph.ops():
+            if 'norm' in op.type() and 'grad' not in op.type():
+                for input in op.all_inputs():
+                    skip_params.add(input.name())
+        for param in program.all_parameters():
+            if len(param.shape) == 1:
+                skip_params.add(param.name)
+        return skip_params
+
+    pruner = slim.prune.UnstructuredPruner(net.main, skip_params_func=skip, scope=net.scope)
+    assert set(pruner.masks) == set(PRUNABLE)
