@@ -117,7 +117,7 @@ class UnstructuredPruner:
         self.iteration = 0
         self.scope = paddle_compat.global_scope() if scope is None else scope
         self.place = place
-        self.program = getattr(program, '_program', program)
+        self.program = program
         self._backup = Backup() if regrowth else None
         self._ties: dict[str, int] = {}
         self._applied: float | None = None

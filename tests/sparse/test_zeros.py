@@ -11,6 +11,7 @@ import paddle
 import pytest
 
 from paddleslim_ng.core import GraphWrapper, clone_program, load_array, store_array
+from paddleslim_ng.errors import GraphError
 from paddleslim_ng.sparse import UnstructuredPruner
 from tests.prune.optimizer_cases import CASES, append_update, configuration
 from tests.prune.training_nets import FULL, Net, build, train
@@ -143,6 +144,21 @@ def test_clones_from_after_the_pruner_train_sparse_and_test_clones_carry_nothing
     assert not net.run(clone_program(net.main))[mask == 0].any()
     test = GraphWrapper(clone_program(net.main, for_test=True))
     assert not test.has_var('w_mask') and not any(op.is_opt_op() or op.is_bwd_op() for op in test.ops())
+
+
+def test_compiled_programs_are_made_from_masked_ones() -> None:
+    net = Linear(lambda: paddle.optimizer.Momentum(0.1, 0.9))
+    if configuration() == '3.3.1 PIR':
+        with pytest.raises(TypeError):  # of Paddle
+            paddle.static.CompiledProgram(net.main)
+        return
+    compiled = paddle.static.CompiledProgram(net.main)
+    net.pruner.step()
+    mask = load_array(net.scope, 'w_mask')
+    for _ in range(2):
+        assert not net.run(compiled)[mask == 0].any()
+    with pytest.raises(GraphError, match='pass the program itself'):
+        UnstructuredPruner(compiled, scope=net.scope)
 
 
 def test_inference_models_and_saves(tmp_path: Any) -> None:
