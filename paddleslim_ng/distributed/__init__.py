@@ -8,15 +8,18 @@ from paddleslim_ng.distributed.consistency import RankChecks, check_ranks
 from paddleslim_ng.distributed.context import Context, current_ranks, init, shutdown
 from paddleslim_ng.distributed.optimizer import DistributedOptimizer
 from paddleslim_ng.distributed.ranks import Ranks
+from paddleslim_ng.distributed.supervisor import Job, Supervision, supervise
 from paddleslim_ng.distributed.synchronize import distribute, require_all_reduce
 
 __all__ = [
     'Checkpoints',
     'Context',
     'DistributedOptimizer',
+    'Job',
     'RankChecks',
     'Ranks',
     'Restored',
+    'Supervision',
     'check_ranks',
     'current_ranks',
     'distribute',
@@ -24,4 +27,5 @@ __all__ = [
     'require_all_reduce',
     'shared_statistics',
     'shutdown',
+    'supervise',
 ]

@@ -226,7 +226,11 @@ def statistics(ranks: Any) -> Any:
     slim.distributed.check_ranks(net.main, net.scope)
     with slim.distributed.shared_statistics(net.main, net.scope) as names:
         shared = {name: load_array(net.scope, name).tolist() for name in names}
-    return {'own': {name: load_array(net.scope, name).tolist() for name in names}, 'shared': shared}
+    own = {name: load_array(net.scope, name).tolist() for name in names}
+    with slim.distributed.shared_statistics(net.main, net.scope, keep=True):
+        pass
+    kept = {name: load_array(net.scope, name).tolist() for name in names}
+    return {'own': own, 'shared': shared, 'kept': kept}
 
 
 def checkpoints(ranks: Any) -> Any:

@@ -159,6 +159,7 @@ def test_statistics_are_shared_for_a_while(found: list[Any]) -> None:
     own = [one['statistics']['own'] for one in found]
     assert len(own[0]) == 2 and own[0] != own[1]
     for one in found:
+        assert one['statistics']['kept'] == one['statistics']['shared']
         for name, values in one['statistics']['shared'].items():
             expected = np.mean([np.float64(np.float32(part[name])) for part in own], axis=0)
             np.testing.assert_allclose(values, expected, rtol=1e-6)

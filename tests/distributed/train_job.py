@@ -1,7 +1,7 @@
 """A training job that resumes: train_job.py FOLDER STEPS [SIGNAL@STEP ...]
 
-Rank 1 sends itself each signal at the step given, once. In the end every rank writes the digest of its parameters and
-statistics to FOLDER/end-RANK.txt.
+Weights are pruned on a schedule. Rank 1 sends itself each signal at the step given, once. In the end every rank writes
+the digest of its parameters, masks, optimizer and statistics to FOLDER/end-RANK.txt.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ def main() -> None:
     fleet.init(is_collective=True)
     scheduler = paddle.optimizer.lr.StepDecay(0.1, step_size=3, gamma=0.7)
     net = nets.build(lambda loss: fleet.distributed_optimizer(nets.momentum(scheduler)).minimize(loss), norm=True)
-    masks = nets.add_masks(net)
-    nets.start(net, {**nets.initial(), **masks})
+    schedule = slim.sparse.Polynomial(2, 12, interval=3)
+    pruner = slim.sparse.UnstructuredPruner(net.main, ratio=0.75, scope=net.scope, schedule=schedule)
+    nets.start(net, nets.initial())
     checks = slim.distributed.RankChecks(net.main, net.scope)
-    checkpoints = slim.distributed.Checkpoints(folder / 'checkpoints', net.main, net.scope)
+    states = {'pruner': pruner}
+    checkpoints = slim.distributed.Checkpoints(folder / 'checkpoints', net.main, net.scope, states=states)
     restored = checkpoints.restore()
     for step in range(restored.step if restored else 0, steps):
         nets.run(net, step, ranks.rank, ranks.size)
         scheduler.step()
+        pruner.step()
         checks.after_step()
         if step % 2 == 1:
             checkpoints.save(step + 1)
