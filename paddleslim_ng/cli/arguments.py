@@ -24,7 +24,7 @@ exit codes:
   1  a check failed: the result computes something else than the model
   2  wrong arguments
   3  a model or another input is missing, damaged, or does not fit
-  4  the conversion or a runtime failed; the message names operators that are not supported
+  4  the conversion, a runtime or a training job failed; the message says why and names operators without support
 """
 _EXAMPLES = """\
 examples, from a Paddle 3 model to a phone:

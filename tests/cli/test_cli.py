@@ -77,12 +77,13 @@ def test_help_is_fast_and_teaches() -> None:
         'import sys\nfrom paddleslim_ng.cli import main\ncodes = [main(words.split()) for words in sys.argv[1:]]\n'
         'print("paddle" in sys.modules, "numpy" in sys.modules, codes)'
     )
-    words = ['--help', 'inspect --help', 'convert --help', 'verify --help', 'measure --help', '--version', 'convert x']
+    words = ['--help', 'inspect --help', 'convert --help', 'verify --help', 'measure --help', 'launch --help']
+    words += ['--version', 'convert x']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
         [sys.executable, '-c', code, *words], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines()[-1] == 'False False [0, 0, 0, 0, 0, 0, 2]'
+    assert done.stdout.splitlines()[-1] == 'False False [0, 0, 0, 0, 0, 0, 0, 2]'
     for text in ('examples', 'exit codes:', 'paddleslim-ng convert out/net.json --to lite', '.pdmodel', '--precision'):
         assert text in done.stdout
     assert 'required: --to' in done.stderr
