@@ -14,6 +14,7 @@ import paddle
 from tasks import MODEL, accuracy, add_flags, load
 
 import paddleslim_ng as slim
+from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune import UnstructuredPruner
 
 
@@ -29,6 +30,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     paddle.enable_static()
+    if options.use_gpu and not paddle.is_compiled_with_cuda():
+        raise ConfigError('this Paddle was built without CUDA: leave --use_gpu out')
     exe = slim.Executor(paddle.static.cuda_places()[0] if options.use_gpu else paddle.CPUPlace())
     path = options.pruned_model
     model = slim.runtime.load_inference_model(path / MODEL if path.is_dir() else path, executor=exe)

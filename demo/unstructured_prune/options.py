@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import TASKS, add_flags, boolean
+from tasks import TASKS, add_flags, boolean, positive
 
 
 def parse_arguments(about: str | None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,11 +38,11 @@ def _add_training(group: Any) -> None:
     )
     group.add_argument('--l2_decay', type=float, default=3e-5, help='default: 3e-5')
     group.add_argument('--momentum_rate', type=float, default=0.9, help='default: 0.9')
-    group.add_argument('--num_epochs', type=int, help='default: 40 for digits, 20 for mnist, 120 for imagenet')
+    group.add_argument('--num_epochs', type=positive, help='default: 40 for digits, 20 for mnist, 120 for imagenet')
     group.add_argument('--seed', type=int, default=0, help='of initial weights and the order of samples (default: 0)')
-    group.add_argument('--log_period', type=int, default=10, help='batches between two lines of log (default: 10)')
-    group.add_argument('--test_period', type=int, default=10, help='epochs between two evaluations (default: 10)')
-    group.add_argument('--model_period', type=int, default=10, help='epochs between two saves (default: 10)')
+    group.add_argument('--log_period', type=positive, default=10, help='batches between two lines of log (default: 10)')
+    group.add_argument('--test_period', type=positive, default=10, help='epochs between two evaluations (default: 10)')
+    group.add_argument('--model_period', type=positive, default=10, help='epochs between two saves (default: 10)')
     group.add_argument('--is_distributed', type=boolean, nargs='?', const=True, default=False, help='one of many ranks')
 
 
@@ -63,7 +63,7 @@ def _add_pruning(group: Any) -> None:
     )
     group.add_argument('--pruning_epochs', type=int, help='gmp: epochs in which the ratio rises (default: half)')
     group.add_argument('--tunning_epochs', type=int, help='gmp: epochs at the full ratio (default: what is left)')
-    group.add_argument('--pruning_steps', type=int, help='gmp: steps of the ratio (default: up to 100)')
+    group.add_argument('--pruning_steps', type=positive, help='gmp: steps of the ratio (default: up to 100)')
     group.add_argument('--initial_ratio', type=float, default=0.15, help='gmp: ratio of the first step (default: 0.15)')
 
 

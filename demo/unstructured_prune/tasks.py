@@ -43,11 +43,18 @@ def boolean(text: str) -> bool:
     return text.lower() in ('true', '1')
 
 
+def positive(text: str) -> int:
+    """Read a number of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 1 on')
+    return int(text)
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', choices=tuple(TASKS), default='digits', help='default: digits, of scikit-learn')
     parser.add_argument('--data_dir', type=Path, help='folder of mnist or imagenet (default: demo/data/...)')
-    parser.add_argument('--image_size', type=int, help='side of the images (default: 28, or 224 for imagenet)')
-    parser.add_argument('--batch_size', type=int, default=64, help='samples in a batch of one device (default: 64)')
+    parser.add_argument('--image_size', type=positive, help='side of the images (default: 28, or 224 for imagenet)')
+    parser.add_argument('--batch_size', type=positive, default=64, help='samples in a batch of a device (default: 64)')
     parser.add_argument(
         '--use_gpu',
         type=boolean,
@@ -77,6 +84,36 @@ def load(options: argparse.Namespace, training: bool) -> tuple[Any, Any, Any]:
         raise ConfigError(f'the images of mnist have {task.image_size} pixels a side; leave --image_size out')
     splits = slim.data.mnist(folder) if options.data == 'mnist' else slim.data.digits(size)
     return splits.train, splits.validation, splits.test
+
+
+class Share(paddle.io.Dataset):
+    """Samples of one rank, in the order of one epoch: its part of every batch of the whole job.
+
+    The order depends on seed and epoch alone, and the ranks' parts together are the batches of a single process with a
+    batch so many times as large.
+    """
+
+    def __init__(self, dataset: Any, options: argparse.Namespace, epoch: int, ranks: slim.distributed.Ranks) -> None:
+        super().__init__()
+        self.dataset = dataset
+        order = np.random.RandomState([options.seed, epoch]).permutation(len(dataset))
+        steps = steps_of(dataset, options, ranks)
+        whole = order[: steps * ranks.size * options.batch_size].reshape(steps, ranks.size, options.batch_size)
+        self.order = whole[:, ranks.rank].reshape(-1)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.order[index])]
+
+
+def steps_of(dataset: Any, options: argparse.Namespace, ranks: slim.distributed.Ranks) -> int:
+    """Return the batches of an epoch; the last one is left out where it is not full."""
+    steps = len(dataset) // (options.batch_size * ranks.size)
+    if steps < 1:
+        raise ConfigError(f'{len(dataset)} samples do not fill a batch of {options.batch_size} on {ranks.size} ranks')
+    return steps
 
 
 def batches(dataset: Any, batch_size: int) -> Any:

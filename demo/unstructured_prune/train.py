@@ -24,14 +24,13 @@ import numpy as np
 import paddle
 from options import parse_arguments
 from paddle.distributed import fleet
-from tasks import MODEL, TASKS, accuracy, batches, load
+from pretrained import load_weights
+from tasks import MODEL, TASKS, Share, accuracy, batches, load, steps_of
 
 import paddleslim_ng as slim
-from paddleslim_ng.core import has_array, shape_of, store_array, view_array
 from paddleslim_ng.errors import CheckpointError, ConfigError, DeployError
 from paddleslim_ng.models.classification import Classifier, build_classifier
 from paddleslim_ng.prune import UnstructuredPruner, make_unstructured_pruner
-from paddleslim_ng.runtime.parameter_file import read_separate
 from paddleslim_ng.sparse import OneShot
 
 CHECKPOINTS = 'checkpoints'
@@ -53,36 +52,6 @@ class Job:
         """Print on rank 0: every process would say the same."""
         if self.ranks.rank == 0:
             print(text, flush=True)
-
-
-class Share(paddle.io.Dataset):
-    """Samples of one rank, in the order of one epoch: its part of every batch of the whole job.
-
-    The order depends on seed and epoch alone, and the ranks' parts together are the batches of a single process with a
-    batch so many times as large.
-    """
-
-    def __init__(self, dataset: Any, options: argparse.Namespace, epoch: int, ranks: slim.distributed.Ranks) -> None:
-        super().__init__()
-        self.dataset = dataset
-        order = np.random.RandomState([options.seed, epoch]).permutation(len(dataset))
-        steps = steps_of(dataset, options, ranks)
-        whole = order[: steps * ranks.size * options.batch_size].reshape(steps, ranks.size, options.batch_size)
-        self.order = whole[:, ranks.rank].reshape(-1)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[int(self.order[index])]
-
-
-def steps_of(dataset: Any, options: argparse.Namespace, ranks: slim.distributed.Ranks) -> int:
-    """Return the batches of an epoch; the last one is left out where it is not full."""
-    steps = len(dataset) // (options.batch_size * ranks.size)
-    if steps < 1:
-        raise ConfigError(f'{len(dataset)} samples do not fill a batch of {options.batch_size} on {ranks.size} ranks')
-    return steps
 
 
 def connect(options: argparse.Namespace) -> slim.distributed.Ranks:
@@ -138,7 +107,7 @@ def prepare(options: argparse.Namespace) -> Job:
     checks = slim.distributed.RankChecks(net.train_program, ranks=ranks)
     job = Job(options, ranks, net, rate, pruner, checks, parts)
     if options.pretrained_model is not None:
-        load_pretrained(job, options.pretrained_model)
+        job.say(load_weights(options.pretrained_model, net.val_program, net.exe.place))
     return job
 
 
@@ -159,29 +128,6 @@ def make_pruner(options: argparse.Namespace, net: Classifier, steps: int) -> Uns
         'resume_iteration': 0,  # a checkpoint knows better
     }
     return make_unstructured_pruner(net.train_program, options, configs, place=net.exe.place)
-
-
-def load_pretrained(job: Job, path: Path) -> None:
-    """Take the weights over that a pretrained network has under the same names and in the same shapes."""
-    scope, own = paddle.static.global_scope(), parameter_names(job.net.val_program)
-    if path.is_dir() and all((path / name).is_file() for name in own):
-        found = read_separate(path, own)
-    else:
-        source = paddle.static.Scope()
-        model = slim.runtime.load_inference_model(path / MODEL if path.is_dir() else path, source)
-        names = [name for name in parameter_names(model.program) if has_array(source, name)]
-        found = {name: view_array(source, name) for name in names}
-    fitting = [name for name in own if name in found and found[name].shape == shape_of(scope, name)]
-    if not fitting:
-        raise ConfigError(f'{path} has no parameter of the network {job.options.model}; it has {list(found)[:3]}, ...')
-    for name in fitting:
-        store_array(scope, name, found[name], job.net.exe.place)
-    left = [name for name in own if name not in fitting]
-    job.say(f'{len(fitting)} pretrained parameters' + (f'; missing or of other shapes: {left}' if left else ''))
-
-
-def parameter_names(program: Any) -> list[str]:
-    return [var.name() for var in slim.GraphWrapper(program).all_parameters()]
 
 
 def open_checkpoints(job: Job, folder: Path) -> slim.distributed.Checkpoints:
