@@ -76,6 +76,9 @@ def make_unstructured_pruner(
         return UnstructuredPruner(program, **common, **own)
     if given.get('pruning_mode', given.get('mode')) == 'threshold':
         raise ConfigError("the strategy 'gmp' raises a ratio; it does not go with a threshold")
+    for key in ('pattern', 'schedule'):
+        if given.get(key) is not None:
+            raise ConfigError(f"the strategy 'gmp' has a schedule of ratios of its own; it does not go with a {key}")
     found = {key: given[key] for key in _GMP_KEYS if given.get(key) is not None}
     return GMPUnstructuredPruner(program, **common, configs={**found, **(configs or {})})
 

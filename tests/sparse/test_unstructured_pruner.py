@@ -338,6 +338,8 @@ def test_make_unstructured_pruner(net: SparseNet) -> None:
         slim.prune.make_unstructured_pruner(net.main, {'pruning_strategy': 'gnp'})
     with pytest.raises(ConfigError, match='does not go with a threshold'):
         slim.prune.make_unstructured_pruner(net.main, {'pruning_mode': 'threshold', 'pruning_strategy': 'gmp'})
+    with pytest.raises(ConfigError, match='does not go with a pattern'):
+        slim.prune.make_unstructured_pruner(net.main, {'pattern': '2:4', 'pruning_strategy': 'gmp'})
     with pytest.raises(ConfigError, match='needs configs'):
         slim.prune.GMPUnstructuredPruner(net.main)
 
