@@ -277,6 +277,12 @@ def test_api_spec_notices_a_docstring(sample: Path) -> None:
     assert all('.Thing.size ' in line for line in changed)
 
 
+def test_api_spec_is_the_same_on_every_machine() -> None:
+    """A default value that is computed, such as the running interpreter, would make it differ."""
+    spec = (ROOT / 'API.spec').read_text('utf-8')
+    assert [place for place in (str(ROOT), sys.prefix, str(Path.home())) if place in spec] == []
+
+
 def test_api_spec_check_fails_on_a_difference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

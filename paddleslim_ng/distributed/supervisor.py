@@ -47,7 +47,7 @@ class Job:
         node: number of this machine.
         job_id: name of the job, the same on all machines.
         log_dir: the ranks' output goes to ``attempt-N/workerlog.R`` in it.
-        interpreter: the Python to run.
+        interpreter: the Python to run; the running one where None.
 
     Raises:
         ConfigError: a value is unusable, or the script is missing.
@@ -63,7 +63,7 @@ class Job:
     node: int | None = None
     job_id: str = 'default'
     log_dir: str = 'log'
-    interpreter: str = sys.executable
+    interpreter: str | None = None
 
     def __post_init__(self) -> None:
         if not self.script.endswith('.py') or not Path(self.script).is_file():
@@ -77,7 +77,7 @@ class Job:
 
     def command(self, folder: Path, attempt: int) -> list[str]:
         """Return the command line of one attempt, whose heartbeats go to ``folder``."""
-        line = [self.interpreter, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(self.nproc)]
+        line = [self.interpreter or sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(self.nproc)]
         line += ['--log_dir', str(Path(self.log_dir, f'attempt-{attempt}')), '--job_id', self.job_id]
         if self.master is not None:
             line += ['--master', self.master, '--nnodes', str(self.nnodes)]
