@@ -77,7 +77,8 @@ class Job:
 
     def command(self, folder: Path, attempt: int) -> list[str]:
         """Return the command line of one attempt, whose heartbeats go to ``folder``."""
-        line = [self.interpreter or sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(self.nproc)]
+        python = self.interpreter or sys.executable
+        line = [python, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(self.nproc)]
         line += ['--log_dir', str(Path(self.log_dir, f'attempt-{attempt}')), '--job_id', self.job_id]
         if self.master is not None:
             line += ['--master', self.master, '--nnodes', str(self.nnodes)]
