@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -299,6 +300,7 @@ def test_api_spec_check_fails_on_a_difference(
     assert '1e-05' in shown
     assert '1e-06' in shown
     assert 'Record' not in shown
+    assert logging.root.manager.disable == logging.NOTSET, 'warnings of what runs next in this process are lost'
 
 
 def test_fixtures_give_a_fresh_program(fresh, ir: str) -> None:
