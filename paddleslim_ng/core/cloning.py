@@ -9,12 +9,10 @@ from paddleslim_ng.core import naming, paddle_compat
 from paddleslim_ng.core.graph_wrapper import GraphWrapper
 from paddleslim_ng.core.ir_mode import ir_mode
 from paddleslim_ng.core.op_table import OPTIMIZER_OPS
+from paddleslim_ng.core.removal import remove_operators
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['clone_program', 'cut_program', 'lookup']
-
-_PLUMBING = frozenset({'builtin.combine', 'builtin.split', 'pd_op.full', 'pd_op.full_int_array'})
-
+__all__ = ['clone_program', 'cut_program', 'forward_program', 'lookup']
 
 def clone_program(program: Any, for_test: bool = False) -> Any:
     """Copy a program of either IR.
@@ -50,6 +48,24 @@ def clone_program(program: Any, for_test: bool = False) -> Any:
     return copy
 
 
+def forward_program(program: Any) -> Any:
+    """Copy the forward part of a program, in training mode: what ``minimize`` can be called on again.
+
+    Args:
+        program: a legacy or PIR program.
+
+    Raises:
+        GraphError: ``program`` is not a Paddle program, or Paddle cannot copy it.
+    """
+    copy = clone_program(program)
+    if paddle_compat.is_pir_program(copy):
+        _drop_training_ops(copy)
+        return copy
+    graph = GraphWrapper(copy)
+    remove_operators(graph, [op for op in graph.ops() if op.is_bwd_op() or op.is_opt_op()], parameters=False)
+    return copy
+
+
 def _clone_legacy(program: Any, for_test: bool) -> Any:
     try:
         copy = program.clone(for_test=for_test)
@@ -80,22 +96,11 @@ def _set_test_mode_inside(ops: Iterable[Any]) -> None:
 
 def _drop_training_ops(program: Any) -> None:
     graph = GraphWrapper(program)
-    dead = {op.raw.id() for op in graph.ops() if op.is_bwd_op() or op.is_opt_op()}
-    if not dead:
-        return
-    _forget_schedule(program)
-    ops = program.global_block().ops
-    had_readers = set()
-    for op in ops:
-        if op.name() == 'builtin.split' and op.operand_source(0).get_defining_op().id() in dead:
-            dead.add(op.id())
-        if any(not value.use_empty() for value in op.results() if value.initialized()):
-            had_readers.add(op.id())
-    for op in reversed(ops):
-        orphan = op.id() in had_readers and (op.name() in _PLUMBING or _is_state(op))
-        if (op.id() in dead or orphan) and _is_unread(op):
-            program.global_block().remove_op(op)
-    _drop_unread_stacks(program)
+    dead = [op for op in graph.ops() if op.is_bwd_op() or op.is_opt_op()]
+    if dead:
+        _forget_schedule(program)
+        remove_operators(graph, dead, parameters=False)
+        _drop_unread_stacks(program)
 
 
 def _forget_schedule(program: Any) -> None:
@@ -112,10 +117,6 @@ def _drop_unread_stacks(program: Any) -> None:
                 push.get_parent_block().remove_op(push)
             if _is_unread(op):
                 program.global_block().remove_op(op)
-
-
-def _is_state(op: Any) -> bool:
-    return op.name() == 'pd_op.data' and bool(op.result(0).persistable)
 
 
 def _is_unread(op: Any) -> bool:

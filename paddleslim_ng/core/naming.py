@@ -20,6 +20,7 @@ __all__ = [
     'current_name',
     'ensure_names',
     'is_superseded',
+    'prefix_names',
     'set_name',
     'set_value_name',
     'supersede',
@@ -181,6 +182,16 @@ def supersede(old: Any, new: Any, suffix: str = 'unscaled') -> None:
     target = new.get_defining_op()
     _op_name(target)
     target.set_str_attr(f'{_EXPLICIT}{_index_in(target, new)}', name)
+
+
+def prefix_names(op: Any, prefix: str) -> None:
+    """Put a prefix before the name of a PIR operator and before the names of its results."""
+    keys = [_PREFIX]
+    for index in range(op.num_results()):
+        keys += [f'{_EXPLICIT}{index}', f'{_SUPERSEDED}{index}']
+    for key in keys:
+        if op.has_attr(key):
+            op.set_str_attr(key, prefix + op.str_attr(key))
 
 
 def copy_name(old: Any, new: Any) -> None:

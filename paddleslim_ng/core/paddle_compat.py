@@ -6,7 +6,7 @@ Everything here is a thin, typed doorway. Should a future Paddle move one of the
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ __all__ = [
     'add_pir_state',
     'clone_pir_op',
     'connect_gloo',
+    'copy_operators',
+    'copy_variable',
     'create_shaped_type',
     'dtype_name',
     'expect_fed',
@@ -376,6 +378,55 @@ def unused_name(block: Any, stem: str) -> str:
     while block.has_var(f'{stem}_{number}'):
         number += 1
     return f'{stem}_{number}'
+
+
+def copy_variable(block: Any, name: str, variable: Any, stop_gradient: bool) -> None:
+    """Create a variable of a legacy block like one of another program."""
+    kinds = _core.VarDesc.VarType
+    described: dict[str, Any] = {}
+    if variable.type not in (kinds.STEP_SCOPES, kinds.RAW):
+        described = {'shape': variable.shape, 'dtype': variable.dtype}
+        if variable.type in (kinds.LOD_TENSOR, kinds.LOD_TENSOR_ARRAY):
+            described['lod_level'] = variable.lod_level
+    block.create_var(
+        name=name, type=variable.type, persistable=variable.persistable, stop_gradient=stop_gradient, **described
+    )
+
+
+def copy_operators(ops: list[Any], source: Any, block: Any, names: Mapping[str, str], prefix: str) -> None:
+    """Copy operators of a legacy program to the front of a block of another one, with the blocks that they own.
+
+    Args:
+        ops: operators of one block of ``source``.
+        source: their program.
+        block: block of another program, which has the variables that ``ops`` read and write.
+        names: ``{name in the source: name in the target}``.
+        prefix: for the names of variables in the blocks that operators own.
+    """
+    for index, op in enumerate(ops):
+        desc = block.desc._insert_op(index)
+        desc.copy_from(op.desc)
+        for slot in desc.input_names():
+            desc.set_input(slot, [names.get(name, name) for name in desc.input(slot)])
+        for slot in desc.output_names():
+            desc.set_output(slot, [names.get(name, name) for name in desc.output(slot)])
+        for attribute in desc.attr_names():
+            if desc.attr_type(attribute) == _core.AttrType.BLOCK:
+                inner = source.block(op._block_attr_id(attribute))
+                desc.set_block_attr(attribute, _copied_block(inner, block, names, prefix).desc)
+        block.ops.insert(index, _framework.Operator(block, desc))
+
+
+def _copied_block(inner: Any, parent: Any, names: Mapping[str, str], prefix: str) -> Any:
+    program = parent.program
+    current = program.current_block_idx
+    block = program._create_block(parent_idx=parent.idx)
+    program.current_block_idx = current
+    own = {name: prefix + name for name in inner.vars}
+    for name, variable in inner.vars.items():
+        copy_variable(block, own[name], variable, bool(variable.stop_gradient))
+    copy_operators(list(inner.ops), inner.program, block, {**names, **own}, prefix)
+    return block
 
 
 def feed_instead(value: Any, name: str) -> Any:

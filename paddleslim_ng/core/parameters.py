@@ -12,7 +12,7 @@ import paddle
 from paddleslim_ng.core.paddle_compat import dtype_name
 from paddleslim_ng.errors import GraphError, nearest_names
 
-__all__ = ['has_array', 'load_array', 'shape_of', 'store_array', 'view_array']
+__all__ = ['has_array', 'load_array', 'shape_of', 'share_tensor', 'store_array', 'view_array']
 
 # Element types that numpy reads from DLPack exactly as Paddle means them, on every tested version.
 _SHARED = frozenset({'float16', 'float32', 'float64', 'int8', 'int32', 'int64', 'uint8'})
@@ -82,6 +82,26 @@ def store_array(scope: Any, name: str, array: npt.NDArray[Any], place: Any = Non
     if fresh:
         tensor._clear()
     tensor.set(content, where)
+
+
+def share_tensor(scope: Any, old: str, new: str, place: Any = None) -> bool:
+    """Let ``new`` name the memory of the tensor called ``old`` as well, where it is on ``place`` already.
+
+    Args:
+        scope: a Paddle scope.
+        old: name of an initialized tensor.
+        new: another name; its content is lost.
+        place: device; None is where the tensor is.
+
+    Returns:
+        Whether it was done.
+    """
+    tensor = _existing(scope, old)
+    where = tensor._place()
+    if place is not None and not (where.is_cpu_place() and isinstance(place, paddle.CPUPlace)):
+        return False
+    scope.var(new).get_tensor()._share_data_with(tensor)
+    return True
 
 
 class _Shared:

@@ -8,7 +8,7 @@ from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.legacy_protos import declaration_of
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['inference_outputs']
+__all__ = ['inference_outputs', 'results_of']
 
 _FERRIES = frozenset({'feed', 'fetch'})
 
@@ -37,11 +37,11 @@ def inference_outputs(source: GraphWrapper, graph: GraphWrapper, feeds: Collecti
     if own:
         return [graph.var(name) for name in own]
     computed = _computed(graph, feeds)
-    unread = [var for op in computed for var in _results(op) if _is_unread(op)]
+    unread = [var for op in computed for var in results_of(op) if _is_unread(op)]
     if unread:
         return unread
     known = {id(op) for op in computed}
-    handed = [var for op in computed for var in _results(op) if any(id(r) not in known for r in var.outputs())]
+    handed = [var for op in computed for var in results_of(op) if any(id(r) not in known for r in var.outputs())]
     first = [var for var in handed if not _comes_after(var, handed)]
     if len(first) == 1:
         return first
@@ -71,7 +71,7 @@ def _computed(graph: GraphWrapper, feeds: Collection[str]) -> list[OpWrapper]:
     return found
 
 
-def _results(op: OpWrapper) -> list[VarWrapper]:
+def results_of(op: OpWrapper) -> list[VarWrapper]:
     """Return what an operator makes for its readers, without scratch and without what it writes back."""
     declared = declaration_of(op.type())
     found: list[VarWrapper] = []

@@ -10,6 +10,7 @@ import paddle
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, paddle_compat
 from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.core.merging_pir import raw_ancestors
 from paddleslim_ng.errors import GraphError
 
 __all__ = ['Part', 'boundary', 'extract']
@@ -125,7 +126,7 @@ def _copy_legacy(graph: GraphWrapper, feeds: Sequence[VarWrapper], targets: Sequ
 def _copy_pir(graph: GraphWrapper, feeds: Sequence[VarWrapper], targets: Sequence[VarWrapper]) -> Any:
     program = paddle.static.Program()
     mapping = paddle_compat.new_ir_mapping()
-    kept = _raw_ancestors([var.raw for var in targets], {var.raw.id for var in feeds})
+    kept = raw_ancestors([var.raw for var in targets], {var.raw.id for var in feeds})
     with matching_ir(graph.program), paddle.static.program_guard(program, paddle.static.Program()):
         for var in feeds:
             mapping.add(var.raw, paddle.static.data(var.name(), list(var.shape()), var.dtype()))
@@ -135,18 +136,3 @@ def _copy_pir(graph: GraphWrapper, feeds: Sequence[VarWrapper], targets: Sequenc
                 for old, new in zip(op.results(), copy.results()):
                     mapping.add(old, new)
     return program
-
-
-def _raw_ancestors(values: list[Any], stops: set[Any]) -> set[int]:
-    """Return the ids of the PIR operators behind ``values``, constants and parameters included."""
-    found: set[int] = set()
-    queue = list(values)
-    while queue:
-        value = queue.pop()
-        op = value.get_defining_op()
-        if value.id in stops or op is None or op.id() in found:
-            continue
-        found.add(op.id())
-        sources = paddle_compat.used_external_values(op) if op.num_regions() else op.operands_source()
-        queue.extend(source for source in sources if source.initialized())
-    return found
