@@ -17,7 +17,7 @@ from paddleslim_ng.errors import SlimError
 from paddleslim_ng.version import __version__
 
 if TYPE_CHECKING:
-    from paddleslim_ng import analysis, core, data, deploy, distributed, errors, models, prune, runtime, sparse
+    from paddleslim_ng import analysis, core, data, deploy, dist, distributed, errors, models, prune, runtime, sparse
     from paddleslim_ng.core import Executor, GraphWrapper
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     'core',
     'data',
     'deploy',
+    'dist',
     'distributed',
     'errors',
     'models',
@@ -39,7 +40,7 @@ __all__ = [
 
 _OLDEST_PADDLE = (2, 6)
 _SUBMODULES = frozenset(
-    {'analysis', 'core', 'data', 'deploy', 'distributed', 'errors', 'models', 'prune', 'runtime', 'sparse'}
+    {'analysis', 'core', 'data', 'deploy', 'dist', 'distributed', 'errors', 'models', 'prune', 'runtime', 'sparse'}
 )
 _CORE_NAMES = frozenset({'Executor', 'GraphWrapper'})
 
