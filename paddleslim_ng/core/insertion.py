@@ -7,11 +7,12 @@ for. Types, slots and attributes are canonical (:mod:`paddleslim_ng.core.op_tabl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
-from paddleslim_ng.core import naming, paddle_compat
+from paddleslim_ng.core import legacy_calls, naming, paddle_compat, pir_calls
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
-from paddleslim_ng.errors import GraphError, UnsupportedOpError, nearest_names
+from paddleslim_ng.core.pir_calls import PirCall, is_floating
+from paddleslim_ng.errors import GraphError
 
 __all__ = ['ROLES', 'Insertion', 'add_state', 'insertable', 'remove_state']
 
@@ -23,49 +24,9 @@ ROLES: Mapping[str, int] = {
 Given = Union[VarWrapper, str, Sequence[Union[VarWrapper, str]]]
 
 
-class _Call(NamedTuple):
-    """How Paddle's function for a PIR operator is called.
-
-    Attributes:
-        name: PIR name without dialect.
-        slots: canonical slots of the tensors, in the function's order; a leading ``*`` marks a list of tensors.
-        attrs: ``{attribute: default}`` in the function's order; ``...`` where there is no default.
-    """
-
-    name: str
-    slots: tuple[str, ...]
-    attrs: Mapping[str, Any] = {}
-
-
-_PIR_CALLS: Mapping[str, _Call] = {
-    'abs': _Call('abs', ('X',)),
-    'all_reduce': _Call('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
-    'assign': _Call('assign', ('X',)),
-    'broadcast': _Call('broadcast', ('X',), {'ring_id': 0, 'root': 0}),
-    'cast': _Call('cast', ('X',), {'out_dtype': ...}),
-    'concat': _Call('concat', ('*X',), {'axis': 0}),
-    'depend': _Call('depend', ('X', '*Dep')),
-    'elementwise_add': _Call('add', ('X', 'Y')),
-    'elementwise_div': _Call('divide', ('X', 'Y')),
-    'elementwise_mul': _Call('multiply', ('X', 'Y')),
-    'elementwise_sub': _Call('subtract', ('X', 'Y')),
-    'gather': _Call('gather', ('X', 'Index'), {'axis': 0}),
-    'reshape': _Call('reshape', ('X',), {'shape': ...}),
-    'scale': _Call('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}),
-    'scatter': _Call('scatter', ('X', 'Ids', 'Updates'), {'overwrite': True}),
-    'slice': _Call(
-        'slice', ('Input',), {'axes': ..., 'starts': ..., 'ends': ..., 'infer_flags': ..., 'decrease_axis': ...}
-    ),
-    'sum': _Call('add_n', ('*X',)),
-    'where_index': _Call('nonzero', ('Condition',)),
-}
-
-
 def insertable(graph: GraphWrapper, type: str) -> bool:
     """Tell whether :meth:`Insertion.op` can build an operator of this canonical type in the program."""
-    if graph.ir == 'legacy':
-        return paddle_compat.operator_proto(type) is not None
-    return type in _PIR_CALLS and paddle_compat.pir_builds(_PIR_CALLS[type].name)
+    return legacy_calls.known(type) if graph.ir == 'legacy' else pir_calls.known(type)
 
 
 def add_state(graph: GraphWrapper, name: str, shape: Sequence[int], dtype: str) -> VarWrapper:
@@ -176,7 +137,8 @@ class Insertion:
                 was chosen for.
 
         Returns:
-            The result; with ``into``, what stands for that variable from now on.
+            The result; with ``into``, what stands for that variable from now on. Gradients pass through a new result
+            where they pass through one of the inputs, and it holds floating-point numbers.
 
         Raises:
             GraphError: a variable, slot or attribute does not exist, or the result does not fit ``into``.
@@ -185,9 +147,9 @@ class Insertion:
         given = {slot: self._variables(group) for slot, group in inputs.items()}
         target = None if into is None else self._variable(into)
         if self.graph.ir == 'pir':
-            call, arguments = self._pir_arguments(type, given, attrs or {})
+            call, arguments = pir_calls.arguments_of(type, given, attrs or {})
             return self._build_pir(call, arguments, given, target)
-        self._check_legacy(type, given, attrs or {})
+        legacy_calls.check(type, given, attrs or {})
         return self._build_legacy(type, given, attrs or {}, target)
 
     def redirect(self, old: VarWrapper | str, new: VarWrapper | str, readers: Sequence[OpWrapper]) -> None:
@@ -218,40 +180,14 @@ class Insertion:
             return [self._variable(given)]
         return [self._variable(item) for item in given]
 
-    def _pir_arguments(
-        self, type: str, inputs: dict[str, list[VarWrapper]], attrs: Mapping[str, Any]
-    ) -> tuple[_Call, list[Any]]:
-        """Check a call and return it with its arguments."""
-        if not insertable(self.graph, type):
-            raise UnsupportedOpError(
-                f'cannot insert {type!r} on PIR; known: {", ".join(sorted(_PIR_CALLS))}'
-                f'{nearest_names(type, _PIR_CALLS)}',
-                op=type,
-            )
-        call = _PIR_CALLS[type]
-        _check_names(type, 'slot', inputs, [slot.lstrip('*') for slot in call.slots])
-        _check_names(type, 'attribute', attrs, call.attrs)
-        arguments: list[Any] = []
-        for slot in call.slots:
-            group = inputs.get(slot.lstrip('*'), [])
-            if slot[0] == '*':
-                arguments.append([var.raw for var in group])
-            elif len(group) != 1:
-                raise GraphError(f'{type} takes one variable through {slot!r}, not {len(group)}')
-            else:
-                arguments.append(group[0].raw)
-        for name, default in call.attrs.items():
-            value = attrs.get(name, default)
-            if value is ...:
-                raise GraphError(f'{type} needs the attribute {name!r}')
-            arguments.append(paddle_compat.pir_dtype(value) if name.endswith('dtype') else value)
-        return call, arguments
-
     def _build_pir(
-        self, call: _Call, arguments: list[Any], inputs: dict[str, list[VarWrapper]], target: VarWrapper | None
+        self, call: PirCall, arguments: list[Any], inputs: dict[str, list[VarWrapper]], target: VarWrapper | None
     ) -> VarWrapper:
         if target is None:
-            return VarWrapper(self.graph, self._emit(call.name, *arguments))
+            made = VarWrapper(self.graph, self._emit(call.name, *arguments))
+            if not is_floating(made.dtype()):
+                made.raw.stop_gradient = True
+            return made
         own = bool(inputs.get('X')) and inputs['X'][0] is target
         if target.persistable():
             if own and paddle_compat.pir_builds(call.name + '_'):
@@ -302,53 +238,21 @@ class Insertion:
         self._after = made
         return result
 
-    def _check_legacy(self, type: str, inputs: dict[str, list[VarWrapper]], attrs: Mapping[str, Any]) -> None:
-        proto = paddle_compat.operator_proto(type)
-        if proto is None:
-            raise UnsupportedOpError(f'this Paddle has no operator {type!r}', op=type)
-        _check_names(type, 'slot', inputs, [item.name for item in proto.inputs])
-        _check_names(type, 'attribute', attrs, [item.name for item in proto.attrs])
-        outputs = [item.name for item in proto.outputs if not item.intermediate and not item.extra]
-        if len(outputs) != 1:
-            raise UnsupportedOpError(f'cannot insert {type!r}: it has the results {outputs}, not one', op=type)
-
     def _build_legacy(
         self, type: str, inputs: dict[str, list[VarWrapper]], attrs: Mapping[str, Any], target: VarWrapper | None
     ) -> VarWrapper:
         block = self.graph.program.global_block()
-        first = next((group[0] for group in inputs.values() if group), None)
-        result = target
-        if result is None:
-            dtype = attrs.get('out_dtype', attrs.get('dtype', first.dtype() if first is not None else 'float32'))
-            name = paddle_compat.unused_name(block, f'{type}_inserted')
-            raw = block.create_var(name=name, dtype=paddle_compat.legacy_dtype(dtype), stop_gradient=True)
-            result = VarWrapper(self.graph, raw, name)
-        proto = paddle_compat.operator_proto(type)
-        slot = next(item.name for item in proto.outputs if not item.intermediate and not item.extra)
-        values = {key: int(paddle_compat.legacy_dtype(v)) if key.endswith('dtype') else v for key, v in attrs.items()}
-        if type == 'cast' and first is not None:
-            values.setdefault('in_dtype', int(paddle_compat.legacy_dtype(first.dtype())))
-        made = block._insert_op(
-            self._legacy_place(block),
-            type=type,
-            inputs={key: [var.raw for var in group] for key, group in inputs.items()},
-            outputs={slot: [result.raw]},
-            attrs={**values, 'op_role': self._role},
-        )
+        result = None if target is None else target.raw
+        place = self._legacy_place(block)
+        made, raw = legacy_calls.build(block, place, type, inputs, {**attrs, 'op_role': self._role}, result)
         if self._before is None:
             self._after = made
-        return result
+        return target if target is not None else VarWrapper(self.graph, raw, raw.name)
 
     def _legacy_place(self, block: Any) -> int:
         if self._before is not None:
             return int(block.ops.index(self._before))
         return int(block.ops.index(self._after)) + 1 if self._after is not None else len(block.ops)
-
-
-def _check_names(type: str, what: str, given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
-    for name in given:
-        if name not in known:
-            raise GraphError(f'{type} has no {what} {name!r}; it has {list(known)}')
 
 
 def _redirect(reader: Any, old: Any, new: Any) -> None:

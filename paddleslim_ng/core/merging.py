@@ -132,4 +132,3 @@ def _check_names(
                 raise GraphError(
                     f'the program already has a variable {prefix + var.name()!r}: merge under another prefix'
                 )
-

@@ -117,4 +117,3 @@ def _settle(op: Any, frozen: bool, prefix: str) -> None:
         op.result(0).trainable = False
     elif op.name() != 'pd_op.data' and not op.name().startswith('builtin.'):
         mark_teacher(op, prefix)
-

@@ -129,7 +129,7 @@ def merge(
     teacher = _prepared(teacher_program, student, list(data_name_map))
     inputs = match_inputs(teacher, student, data_name_map, name_prefix, merge_feed)
     merged = merge_program(student, teacher, inputs, name_prefix, frozen=True, own_inputs=not merge_feed)
-    transfer = StateTransfer(scope, home, merged, student, place)
+    transfer = StateTransfer(scope, home, merged, teacher, student, place)
     try:
         transfer.check()
         result = MergedTeacher(student.program, merged, _outputs(teacher, merged))
@@ -141,7 +141,15 @@ def merge(
         transfer.undo()
         merged.undo()
         raise
+    shared = transfer.shared_names()
     transfer.finish()
+    if shared:
+        _log.warning(
+            'teacher and student share %d names in one scope, such as %r: what was written there last is the teacher '
+            'now. If that was the student, give the teacher a scope of its own (teacher_scope)',
+            len(shared),
+            shared[0],
+        )
     if result.left_out:
         _log.info('left out of the teacher %r: %s', name_prefix, ', '.join(result.left_out))
     return result
@@ -223,6 +231,8 @@ def _compare(
         fits = want.shape == got.shape and want.dtype.kind == 'f'
         difference = float(np.abs(want - got).max()) if fits else float('inf')
         if not difference <= _TOLERANCE * float(np.abs(want).max()):
-            raise EquivalenceError(f'output {name!r} of the merged teacher differs by {difference:.3g} from the teacher')
+            raise EquivalenceError(
+                f'output {name!r} of the merged teacher differs by {difference:.3g} from the teacher'
+            )
         largest = max(largest, difference)
     return largest

@@ -37,7 +37,9 @@ def strip(program: Any, prefix: str | None = None, *, for_test: bool = False, sc
     present = teacher_prefixes(GraphWrapper(program))
     if not present or (prefix is not None and prefix not in present):
         hint = nearest_names(prefix, present) if prefix is not None else ''
-        raise GraphError(f'the program has no teacher{"" if prefix is None else f" {prefix!r}"}; it has {present}{hint}')
+        raise GraphError(
+            f'the program has no teacher{"" if prefix is None else f" {prefix!r}"}; it has {present}{hint}'
+        )
     copy = clone_program(program, for_test=True) if for_test else forward_program(program)
     graph = GraphWrapper(copy)
     gone = remove_operators(graph, _doomed(graph, {prefix} if prefix is not None else set(present)))

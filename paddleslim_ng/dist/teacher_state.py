@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, has_array, store_array, view_array
+from paddleslim_ng.core import GraphWrapper, has_array, shape_of, store_array, view_array
 from paddleslim_ng.core.merging import MergedProgram
 from paddleslim_ng.core.parameters import share_tensor
 from paddleslim_ng.errors import GraphError
 
 __all__ = ['StateTransfer']
+
+_ADVICE = (
+    ', where the student has a variable of that name, too: give the teacher a scope of its own (teacher_scope), or run '
+    'its startup program or load it after the student'
+)
 
 
 class StateTransfer:
@@ -22,14 +28,25 @@ class StateTransfer:
         scope: gets the state under its new names.
         home: has it under its old names.
         merged: what was merged.
-        student: wrapped target program: what it has of the same name stays in ``scope``.
+        teacher: the wrapped program that was merged.
+        student: the wrapped program before that: what it has of the same name stays in ``scope``.
         place: device; where each tensor is now if None.
     """
 
-    def __init__(self, scope: Any, home: Any, merged: MergedProgram, student: GraphWrapper, place: Any = None) -> None:
+    def __init__(
+        self,
+        scope: Any,
+        home: Any,
+        merged: MergedProgram,
+        teacher: GraphWrapper,
+        student: GraphWrapper,
+        place: Any = None,
+    ) -> None:
         self._scope = scope
         self._home = home
         self._place = place
+        self._teacher = teacher
+        self._student = student
         self._names = {name: merged.names[name] for name in merged.state}
         self._moves = [name for name in self._names if home is scope and not student.has_var(name)]
         self._done: list[str] = []
@@ -38,7 +55,7 @@ class StateTransfer:
         """Look at both scopes before anything is copied.
 
         Raises:
-            GraphError: a parameter is not initialized, or its new name holds something else already.
+            GraphError: a parameter is not initialized or of another shape, or its new name holds something else.
         """
         for old, new in self._names.items():
             if not has_array(self._home, old):
@@ -49,10 +66,27 @@ class StateTransfer:
                     else "run the teacher's startup program or load its parameters, or name their scope in teacher_scope"
                 )
                 raise GraphError(f'the scope has no parameter {old!r} of the teacher: {hint}')
+            self._check_shape(old, self._teacher.var(old).shape())
             if has_array(self._scope, new) and not self._same(old, new):
                 raise GraphError(
                     f'the scope already has a {new!r} with another content: merge under another prefix, or erase it'
                 )
+
+    def _check_shape(self, old: str, shape: Sequence[int]) -> None:
+        """Raise where the scope holds something else than the teacher's parameter: most likely the student's."""
+        found = shape_of(self._home, old)
+        if [n for n in found if n != 1] != [n for n in shape if n != 1]:
+            raise GraphError(
+                f'{old!r} of the teacher has the shape {list(shape)}, and {list(found)} in its scope'
+                + _ADVICE * self._student.has_var(old)
+            )
+
+    def shared_names(self) -> list[str]:
+        """Return what the student has under the same name, in the same scope and of the same shape."""
+        if self._home is not self._scope:
+            return []
+        mine = [name for name in self._names if self._student.has_var(name)]
+        return [name for name in mine if self._student.var(name).shape() == shape_of(self._home, name)]
 
     def _same(self, old: str, new: str) -> bool:
         mine, theirs = view_array(self._home, old), view_array(self._scope, new)
