@@ -82,9 +82,10 @@ def merge_program(
 
 
 def _computable(source: GraphWrapper, inputs: Iterable[str]) -> tuple[list[OpWrapper], list[OpWrapper]]:
-    """Divide the operators that depend on data: those that need only ``inputs``, with what they need, and the others."""
+    """Return the operators that need no data but ``inputs``, with what they read, and those that need more."""
     fed = {id(source.var(name)) for name in inputs}
-    depends, missing = set(fed), set()
+    depends: set[int] = set(fed)
+    missing: set[int] = set()
     kept: list[OpWrapper] = []
     left_out: list[OpWrapper] = []
     for op in source.ops():

@@ -232,7 +232,7 @@ def _compare(
         difference = float(np.abs(want - got).max()) if fits else float('inf')
         if not difference <= _TOLERANCE * float(np.abs(want).max()):
             raise EquivalenceError(
-                f'output {name!r} of the merged teacher differs by {difference:.3g} from the teacher'
+                f'output {name!r} of the merged teacher differs by {difference:.3g} from that of the teacher'
             )
         largest = max(largest, difference)
     return largest
