@@ -61,9 +61,9 @@ class StateTransfer:
             if not has_array(self._home, old):
                 moved = self._home is self._scope and has_array(self._scope, new)
                 hint = (
-                    f'{new!r} is there: an earlier merge has moved it; load the teacher again, or give it a teacher_scope'
+                    f'{new!r} is there: an earlier merge has moved it; load it again, or give it a teacher_scope'
                     if moved
-                    else "run the teacher's startup program or load its parameters, or name their scope in teacher_scope"
+                    else "run the teacher's startup program or load it, or name its scope in teacher_scope"
                 )
                 raise GraphError(f'the scope has no parameter {old!r} of the teacher: {hint}')
             self._check_shape(old, self._teacher.var(old).shape())

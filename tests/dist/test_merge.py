@@ -232,7 +232,7 @@ def test_control_flow_in_the_teacher(ir: str) -> None:
         ({'image': 'imag'}, r"the student has no input 'imag'.*did you mean 'image'"),
         (
             {'image': 'label'},
-            r"reads float32 \[-1, 2, 6, 6\] as 'image', and the student has int64 \[-1, 1\] as 'label'",
+            r"float32 \[-1, 2, 6, 6\] as 'image', and the student has int64 \[-1, 1\] as 'label'",
         ),
         ({'label': 'label'}, r"needs its input 'image' for conv2d with the parameter 't_conv'"),
     ],
