@@ -22,6 +22,7 @@ __all__ = [
     'OPTIMIZE_ROLE',
     'LegacyProgram',
     'add_fetch_operators',
+    'add_pir_initial_value',
     'add_pir_state',
     'clone_pir_op',
     'connect_gloo',
@@ -208,6 +209,14 @@ def add_pir_state(program: Any, name: str, shape: list[int], dtype: Any) -> Any:
     value.persistable = True
     value.stop_gradient = True
     return value
+
+
+def add_pir_initial_value(program: Any, name: str, shape: list[int], value: float, dtype: Any) -> None:
+    """Let a PIR startup program store a constant tensor under ``name``, as Paddle does for optimizer state."""
+    with paddle.static.program_guard(program):
+        made = pir_call('full', shape, float(value), dtype, _core.Place())
+        made.persistable = True
+        pir_call('set_persistable_value', made, name)
 
 
 def operator_proto(type: str) -> Any:
