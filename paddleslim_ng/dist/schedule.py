@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Union
 
+from paddleslim_ng.dist.losses_program import check_number
 from paddleslim_ng.errors import ConfigError, nearest_names
 
-__all__ = ['Constant', 'Decay', 'StepDecay', 'Warmup', 'WeightSchedule', 'Window', 'checked_weight']
+__all__ = ['Constant', 'Decay', 'StepDecay', 'Warmup', 'WeightSchedule', 'Window']
 
 
 class WeightSchedule(ABC):
@@ -38,7 +39,7 @@ class Constant(WeightSchedule):
     weight: float
 
     def __post_init__(self) -> None:
-        checked_weight(self.weight, 'weight')
+        check_number('weight', self.weight, least=0.0)
 
     def weight_at(self, step: int) -> float:
         """Return the weight."""
@@ -71,8 +72,8 @@ class Decay(WeightSchedule):
     shape: str = 'cosine'
 
     def __post_init__(self) -> None:
-        checked_weight(self.weight, 'weight')
-        checked_weight(self.final, 'final')
+        check_number('weight', self.weight, least=0.0)
+        check_number('final', self.final, least=0.0)
         _check_count(self.steps, 'steps')
         if self.shape not in _SHAPES:
             raise ConfigError(
@@ -107,8 +108,8 @@ class StepDecay(WeightSchedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        checked_weight(self.weight, 'weight')
-        checked_weight(self.factor, 'factor')
+        check_number('weight', self.weight, least=0.0)
+        check_number('factor', self.factor, least=0.0)
         if isinstance(self.boundaries, int):
             _check_count(self.boundaries, 'boundaries')
             return
@@ -145,7 +146,7 @@ class Warmup(WeightSchedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, 'after', as_schedule(self.after, 'after'))
         _check_count(self.steps, 'steps')
-        checked_weight(self.initial, 'initial')
+        check_number('initial', self.initial, least=0.0)
 
     def weight_at(self, step: int) -> float:
         """Return the weight at a step."""
@@ -191,21 +192,7 @@ def as_schedule(weight: Weight, name: str) -> WeightSchedule:
     Raises:
         ConfigError: it is neither, or no usable weight.
     """
-    return weight if isinstance(weight, WeightSchedule) else Constant(checked_weight(weight, name))
-
-
-def checked_weight(weight: object, name: str) -> float:
-    """Return a weight as a float.
-
-    Raises:
-        ConfigError: it is not a finite number of at least 0.
-    """
-    if isinstance(weight, bool) or not hasattr(weight, '__float__') or isinstance(weight, (str, bytes)):
-        raise ConfigError(f'{name} is a number, not {weight!r}')
-    value = float(weight)
-    if not (math.isfinite(value) and value >= 0.0):
-        raise ConfigError(f'{name} is a finite number of at least 0, not {weight!r}')
-    return value
+    return weight if isinstance(weight, WeightSchedule) else Constant(check_number(name, weight, least=0.0))
 
 
 def _check_count(value: object, name: str) -> None:
