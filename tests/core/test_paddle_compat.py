@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 from paddleslim_ng.core import GraphWrapper, is_legacy_program, is_pir_program, paddle_compat
+from paddleslim_ng.core.paddle_compat import builds
 from paddleslim_ng.errors import GraphError
 
 
@@ -17,8 +18,8 @@ def test_self_test_passes_here() -> None:
 
 
 def test_self_test_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paddle_compat, '_PIR_NAMES', (*paddle_compat._PIR_NAMES, 'moved_away'))
-    monkeypatch.setattr(paddle_compat, 'has_pir', lambda: True)
+    monkeypatch.setattr(builds, '_PIR_NAMES', (*builds._PIR_NAMES, 'moved_away'))
+    monkeypatch.setattr(builds, 'has_pir', lambda: True)
     paddle_compat.self_test.cache_clear()
     with pytest.raises(GraphError, match='lacks .*moved_away.* in its IR bindings'):
         GraphWrapper(paddle.static.Program())
