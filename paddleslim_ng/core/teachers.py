@@ -12,11 +12,15 @@ from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
 
 __all__ = [
     'distillation_of',
+    'distillation_ops',
     'mark_distillation',
     'mark_teacher',
+    'own_parameters',
     'teacher_of',
     'teacher_prefixes',
+    'teacher_reading',
     'teacher_variables',
+    'traced_to_teachers',
 ]
 
 _TEACHER = 'slim_teacher'
@@ -64,6 +68,55 @@ def teacher_variables(graph: GraphWrapper) -> dict[str, list[VarWrapper]]:
                 if var.persistable() or var.is_parameter():
                     kept[var.name()] = var
     return {prefix: list(variables.values()) for prefix, variables in found.items()}
+
+
+def teacher_reading(var: VarWrapper) -> str | None:
+    """Return the prefix of the teacher that reads a variable, such as its parameter, or None."""
+    return next((prefix for op in var.outputs() if (prefix := teacher_of(op)) is not None), None)
+
+
+def own_parameters(graph: GraphWrapper) -> list[VarWrapper]:
+    """Return the student's parameters in program order: those of teachers and of adapters in losses are left out."""
+    return [var for var in graph.all_parameters() if teacher_reading(var) is None and not _serves_losses(var)]
+
+
+def _serves_losses(var: VarWrapper) -> bool:
+    """Tell whether distillation losses alone read a parameter in the forward pass, as they do their adapters."""
+    readers = [distillation_of(op) for op in var.outputs() if not (op.is_bwd_op() or op.is_opt_op())]
+    return bool(readers) and None not in readers
+
+
+def distillation_ops(graph: GraphWrapper) -> list[OpWrapper]:
+    """Return the forward operators of teachers and of distillation losses, and all that depend on their results."""
+    found: list[OpWrapper] = []
+    results: set[VarWrapper] = set()
+    for op in graph.ops():
+        if op.is_bwd_op() or op.is_opt_op():
+            continue
+        marked = teacher_of(op) is not None or distillation_of(op) is not None
+        if marked or (results and any(var in results for var in op.all_inputs())):
+            found.append(op)
+            results.update(var for var in op.all_outputs() if not (var.persistable() or var.is_parameter()))
+    return found
+
+
+def traced_to_teachers(graph: GraphWrapper) -> dict[VarWrapper, VarWrapper]:
+    """Tell what the forward pass computes from the results of teachers.
+
+    Returns:
+        ``{variable: result of a teacher that it is computed from}``; what a teacher computes stands for itself.
+    """
+    traced: dict[VarWrapper, VarWrapper] = {}
+    for op in graph.ops():
+        if op.is_bwd_op() or op.is_opt_op():
+            continue
+        of_teacher = teacher_of(op) is not None
+        origin = next((traced[var] for var in op.all_inputs() if var in traced), None) if traced else None
+        if of_teacher or origin is not None:
+            for var in op.all_outputs():
+                if not (var.persistable() or var.is_parameter()):
+                    traced[var] = var if of_teacher or origin is None else origin
+    return traced
 
 
 def _mark(op: Any, key: str, value: str) -> None:
