@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper
+from paddleslim_ng.core.teachers import own_parameters
 from paddleslim_ng.errors import ConfigError, nearest_names
 
 __all__ = ['conv1x1_skip_params', 'get_skip_params', 'is_conv1x1', 'prunable_parameters']
@@ -16,7 +17,10 @@ _FLOATS = frozenset({'float16', 'bfloat16', 'float32', 'float64'})
 
 
 def get_skip_params(program: Any) -> set[str]:
-    """Return the names that are not pruned by default: what normalization reads, and all parameters of one axis.
+    """Return the names that are not pruned by default.
+
+    These are what normalization reads, all parameters of one axis, and what is no part of the student: the parameters
+    of merged teachers, and those of adapters in distillation losses.
 
     Args:
         program: a program of either IR.
@@ -29,7 +33,8 @@ def get_skip_params(program: Any) -> set[str]:
         for var in op.all_inputs()
         if var.is_parameter()
     }
-    return skipped | {var.name() for var in graph.all_parameters() if len(var.shape()) < 2}
+    matrices = {var.name() for var in own_parameters(graph) if len(var.shape()) > 1}
+    return skipped | ({var.name() for var in graph.all_parameters()} - matrices)
 
 
 def conv1x1_skip_params(program: Any) -> set[str]:
@@ -43,7 +48,7 @@ def is_conv1x1(parameter: VarWrapper) -> bool:
 
 
 def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> list[VarWrapper]:
-    """Return the parameters that are pruned, in program order; moving statistics never are.
+    """Return the parameters that are pruned, in program order; moving statistics, teachers and adapters never are.
 
     Args:
         graph: a wrapped program.
@@ -56,7 +61,7 @@ def prunable_parameters(graph: GraphWrapper, skip_params_func: SkipParams) -> li
         skipped = skip_params_func(graph.program)
     if isinstance(skipped, str) or not all(isinstance(name, str) for name in skipped):
         raise ConfigError('skip_params_func returns a set of names of parameters')
-    known = {var.name(): var for var in graph.all_parameters()}
+    known = {var.name(): var for var in own_parameters(graph)}
     names = set(skipped) | {
         var.name()
         for op in graph.ops()

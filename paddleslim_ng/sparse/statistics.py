@@ -1,4 +1,7 @@
-"""How sparse a network is: over all parameters, over the pruned ones, layer by layer."""
+"""How sparse a network is: over all parameters, over the pruned ones, layer by layer.
+
+Merged teachers and adapters in distillation losses are no part of the network.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, paddle_compat, view_array
+from paddleslim_ng.core.teachers import own_parameters
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.sparse.prunable import is_conv1x1
 from paddleslim_ng.sparse.scores import as_floats
@@ -85,7 +89,7 @@ def measure_sparsity(program: Any, scope: Any = None, prunable: Iterable[str] = 
     where = paddle_compat.global_scope() if scope is None else scope
     names = set(prunable)
     layers = {}
-    for var in GraphWrapper(program).all_parameters():
+    for var in own_parameters(GraphWrapper(program)):
         values = view_array(where, var.name())
         zeros = int(values.size - np.count_nonzero(as_floats(values)))
         layers[var.name()] = LayerSparsity(int(values.size), zeros, var.name() in names)
@@ -95,7 +99,7 @@ def measure_sparsity(program: Any, scope: Any = None, prunable: Iterable[str] = 
 def share_of_zeros(program: Any, scope: Any = None, only: Callable[[VarWrapper], bool] | None = None) -> float:
     """Return the share of zeros in the parameters of a program, or in those for which ``only`` holds (0 where none)."""
     graph = GraphWrapper(program)
-    chosen = {var.name() for var in graph.all_parameters() if only is None or only(var)}
+    chosen = {var.name() for var in own_parameters(graph) if only is None or only(var)}
     return _share(layer for name, layer in measure_sparsity(program, scope).layers.items() if name in chosen)
 
 
@@ -118,7 +122,7 @@ def magnitude_at(program: Any, ratio: float, scope: Any = None) -> float:
     if not 0 <= ratio <= 1:
         raise ConfigError(f'ratio is a number from 0 to 1, not {ratio!r}')
     where = paddle_compat.global_scope() if scope is None else scope
-    names = [var.name() for var in GraphWrapper(program).all_parameters()]
+    names = [var.name() for var in own_parameters(GraphWrapper(program))]
     values = np.concatenate([np.abs(as_floats(view_array(where, name))).reshape(-1) for name in names])
     place = max(0, int(ratio * len(values) - 1))
     return float(np.partition(values, place)[place])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, has_array, paddle_compat, shape_of, view_array
 from paddleslim_ng.core.gradients import master_of
+from paddleslim_ng.core.teachers import teacher_reading
 from paddleslim_ng.errors import ConfigError, GraphError
 from paddleslim_ng.sparse import statistics
 from paddleslim_ng.sparse.backup import Backup
@@ -54,7 +55,8 @@ class UnstructuredPruner:
         place: device of the masks; that of the parameters where None.
         prune_params_type: ``'conv1x1_only'``, or None.
         skip_params_func: gives the names of parameters that are not pruned, for a program; where None, those that
-            normalization reads and those of one axis. Goes before ``prune_params_type``.
+            normalization reads and those of one axis. Goes before ``prune_params_type``. A merged teacher is never
+            pruned, nor are adapters in distillation losses.
         local_sparsity: every parameter reaches the ratio by itself.
         sparse_block: rows and columns, over the first two axes, of blocks that stay or leave whole; ranked by their
             mean magnitude.
@@ -150,9 +152,9 @@ class UnstructuredPruner:
         if isinstance(given, Mapping):
             for name, ratio in given.items():
                 if name not in self.masks:
-                    raise ConfigError(
-                        f'layer_ratios names {name!r}, which is not pruned; pruned are {list(self.masks)}'
-                    )
+                    teacher = teacher_reading(graph.var(name)) if graph.has_var(name) else None
+                    why = 'is not pruned' if teacher is None else f'belongs to the merged teacher {teacher!r}'
+                    raise ConfigError(f'layer_ratios names {name!r}, which {why}; pruned are {list(self.masks)}')
                 check_ratio(ratio, f'the ratio of {name!r}')
         coarse = coarse_blocks(self._shapes, self.options)
         if coarse:
