@@ -4,6 +4,8 @@ Every position of every axis that can carry channels gets an integer label. Rule
 carry labels from the inputs of an operator to its outputs and parameters; a union-find over labels then gives the
 classes of positions that only leave together. Labels that cannot leave are frozen, with the reason.
 
+A merged teacher gets no labels: to the layers that are compared with it, its results are tensors of fixed size.
+
 Arrays of labels are shared by reference between tensors wherever an operator leaves an axis as it is. That makes most
 unions unnecessary and the walk linear in the number of operators.
 """
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper
+from paddleslim_ng.core.teachers import teacher_of, traced_to_teachers
 from paddleslim_ng.prune.labels import NO_LABELS, Cut, LabelArray, LabelSpace, Layout, Mark, Obstacle, Size
 from paddleslim_ng.prune.outputs import reads_data
 
@@ -52,10 +55,13 @@ class Analysis:
         self._checks: list[Callable[[], None]] = []
         self._gradients: dict[OpWrapper, list[OpWrapper]] = {}
         self._rules = rules
+        self._teachers = traced_to_teachers(graph)
 
     def run(self) -> None:
         """Walk the forward operators in order, then freeze what nobody reads (the program's outputs)."""
         forward = [op for op in self.graph.ops() if not (op.is_bwd_op() or op.is_opt_op())]
+        if self._teachers:
+            forward = [op for op in forward if teacher_of(op) is None]
         for op in forward:
             rule = self._rules.get(op.type())
             if rule is None:
@@ -155,8 +161,17 @@ class Analysis:
         self, labels: LabelArray, op: OpWrapper, reason: str, var: VarWrapper | None = None, axis: int = -1
     ) -> None:
         """These labels stay, because of ``op``."""
+        if self._teachers:
+            reason += self._teacher_behind(op)
         obstacle = Obstacle(op.type(), var.name() if var is not None else '', axis, reason)
         self._frozen.append((labels, obstacle, op))
+
+    def _teacher_behind(self, op: OpWrapper) -> str:
+        """Say which result of a merged teacher an operator meets, if any."""
+        origin = next((self._teachers[var] for var in op.all_inputs() if var in self._teachers), None)
+        if origin is None:
+            return ''
+        return f' ({origin.name()} of the merged teacher {teacher_of(origin.inputs()[0])!r})'
 
     def freeze_axes(self, op: OpWrapper, var: VarWrapper, axes: Iterable[int], reason: str) -> None:
         """The labels of some axes of ``var`` stay."""

@@ -1,4 +1,7 @@
-"""What a program would cost after a cut, worked out from the labels without cutting anything."""
+"""What a program would cost after a cut, worked out from the labels without cutting anything.
+
+Merged teachers and distillation losses do not count: they do not leave with the channels, nor stay with the student.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.analysis.op_costs import product_work
-from paddleslim_ng.analysis.shapes import ConcreteShapes, forward_ops
+from paddleslim_ng.analysis.shapes import ConcreteShapes, forward_ops_of
 from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.prune.channels import Analysis, Cut, LabelArray, Layout
@@ -50,7 +53,7 @@ class FlopsAfterCut:
         self._shapes = ConcreteShapes(analysis.graph, input_shapes)
         self._fixed = 0
         self._ops = []
-        for op in forward_ops(analysis.graph):
+        for op in forward_ops_of(analysis.graph, 'student'):
             work = product_work(op, self._shapes)
             if work and any(self._layout(var) for var in (*op.all_inputs(), *op.all_outputs())):
                 self._ops.append(op)
@@ -81,7 +84,8 @@ class ParamsAfterCut:
     def __init__(self, analysis: Analysis, input_shapes: InputShapes | None = None) -> None:
         self._analysis = analysis
         declared = {var.name() for var in analysis.graph.all_parameters()}
-        read = {var.name(): var for op in forward_ops(analysis.graph) for var in op.all_inputs() if var.persistable()}
+        operators = forward_ops_of(analysis.graph, 'student')
+        read = {var.name(): var for op in operators for var in op.all_inputs() if var.persistable()}
         self._vars = [var for name, var in read.items() if name in declared or not declared]
 
     def __call__(self, cut: Cut) -> int:

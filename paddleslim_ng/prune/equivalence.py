@@ -20,6 +20,7 @@ from paddleslim_ng.core import (
     view_array,
 )
 from paddleslim_ng.core.paddle_compat import global_scope, new_scope
+from paddleslim_ng.core.teachers import teacher_of
 from paddleslim_ng.errors import EquivalenceError, GraphError
 from paddleslim_ng.prune.apply import Footprint
 from paddleslim_ng.prune.outputs import reads_data
@@ -187,10 +188,13 @@ def _numbers(array: Array) -> Array:
 
 
 def output_names(graph: GraphWrapper) -> list[str]:
-    """Return the names of the forward results that no forward operator reads, by-products of norms left out."""
+    """Return the names of the forward results that no forward operator reads.
+
+    By-products of norms and results of merged teachers are left out.
+    """
     names = []
     for op in graph.ops():
-        if op.is_bwd_op() or op.is_opt_op() or op.type() in _BOOKKEEPING:
+        if op.is_bwd_op() or op.is_opt_op() or op.type() in _BOOKKEEPING or teacher_of(op) is not None:
             continue
         slots = [s for s in ('Out', 'Y', 'Output', 'Loss', 'Accuracy', 'Softmax', 'Result') if op.outputs(s)]
         results = [var for slot in slots for var in op.outputs(slot) if not var.persistable()]

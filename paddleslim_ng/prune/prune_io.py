@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, has_array, load_array, store_array
 from paddleslim_ng.core.paddle_compat import global_scope, new_scope
+from paddleslim_ng.core.teachers import teacher_of, teacher_reading
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.prune.apply import catch_up_state, cut_graph
 from paddleslim_ng.prune.channels import Cut
@@ -31,7 +32,7 @@ def save_model(exe: Any, graph: Any, dirname: str | os.PathLike[str], *, scope: 
 
     The directory gets the arrays, the groups of the convolutions and, last, ``__shapes__.json``, which names the other
     two files; a crash leaves a model that was there before intact. The state of a learning-rate scheduler lives in
-    Python and is the caller's to save.
+    Python and is the caller's to save. A merged teacher is not saved; merge it anew where the model is loaded.
 
     Args:
         exe: an executor; not needed, kept for PaddleSlim's signature.
@@ -71,6 +72,7 @@ def load_model(exe: Any, graph: Any, dirname: str | os.PathLike[str], *, scope: 
     gradients and optimizer state become what they were when the model was saved. A program that is pruned alike already
     only gets the values. Optimizer state that the file lacks, because an evaluation program was saved, is cut in the
     scope and keeps its values; a log message names it. What the file holds beyond the program's variables is left out.
+    A teacher merged into the program stays as it is.
 
     Args:
         exe: an executor, whose place gets the values; the CPU where None.
@@ -121,22 +123,24 @@ def _opened(graph: Any, scope: Any) -> tuple[GraphWrapper, Any]:
 
 
 def _persistables(graph: GraphWrapper) -> list[VarWrapper]:
-    """Return what outlives a run, the queues of feed and fetch operators left out."""
+    """Return what outlives a run; the queues of feed and fetch operators, and merged teachers, are left out."""
     ends = [op for op in graph.ops() if op.type() in ('feed', 'fetch')]
     queues = {id(var) for op in ends for var in (*op.all_inputs(), *op.all_outputs())}
-    return [var for var in graph.vars() if var.persistable() and not (id(var) in queues and not var.shape())]
+    found = [var for var in graph.vars() if var.persistable() and not (id(var) in queues and not var.shape())]
+    return [var for var in found if teacher_reading(var) is None]
 
 
 def _parameters(graph: GraphWrapper) -> list[VarWrapper]:
     """Return the parameters; in a loaded inference model, which declares none, the persistables that are read."""
-    return graph.all_parameters() or [var for var in _persistables(graph) if var.outputs()]
+    declared = [var for var in graph.all_parameters() if teacher_reading(var) is None]
+    return declared or [var for var in _persistables(graph) if var.outputs()]
 
 
 def _groups(graph: GraphWrapper) -> dict[str, int]:
     """Return the groups of the forward convolutions by the names of their filters."""
     found: dict[str, int] = {}
     for op in graph.ops():
-        if op.inputs('Filter') and not (op.is_bwd_op() or op.is_opt_op()):
+        if op.inputs('Filter') and not (op.is_bwd_op() or op.is_opt_op() or teacher_of(op)):
             found[op.inputs('Filter')[0].name()] = int(op.attr('groups') or 1)
     return found
 

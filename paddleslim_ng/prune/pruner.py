@@ -111,7 +111,7 @@ class Pruner:
         Raises:
             ConfigError: lengths differ, a ratio is outside [0, 1), or a name is listed twice.
             GraphError: an unknown name, or a scope that lacks a value or does not fit the program.
-            NotPrunableError: none of the parameters can be pruned.
+            NotPrunableError: none of the parameters can be pruned, or one belongs to a merged teacher.
             EquivalenceError: the check failed; the scope is as it was.
         """
         scope = scope if scope is not None else global_scope()

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, shape_of, view_array
+from paddleslim_ng.core.teachers import teacher_reading
 from paddleslim_ng.errors import GraphError, NotPrunableError
 from paddleslim_ng.prune.apply import Footprint, footprint, kept_positions
 from paddleslim_ng.prune.channels import Analysis, Cut, Obstacle, analyse
@@ -134,9 +135,10 @@ class PruningSession:
         """Choose what leaves.
 
         Raises:
-            NotPrunableError: none of the parameters can be pruned.
+            NotPrunableError: none of the parameters can be pruned, or one belongs to a merged teacher.
             GraphError: the scope lacks a parameter, or its shape is not the program's.
         """
+        self._check_teachers(names)
         requests = [self.request(name, ratio) for name, ratio in zip(names, ratios)]
         for request in requests:
             self._check_scope(request.var)
@@ -147,6 +149,15 @@ class PruningSession:
         for entry in selection.skipped:
             _log.warning('%s is not pruned: %s', entry.name, '; '.join(entry.reasons))
         return selection
+
+    def _check_teachers(self, names: Sequence[str]) -> None:
+        for name in names:
+            teacher = teacher_reading(self.parameter(name))
+            if teacher is not None:
+                raise NotPrunableError(
+                    f'{name!r} belongs to the merged teacher {teacher!r}, which stays as it is; to prune the teacher, '
+                    'prune its own program before merging'
+                )
 
     def _check_scope(self, var: VarWrapper) -> None:
         if shape_of(self.scope, var.name()) != var.shape():
@@ -167,7 +178,9 @@ class PruningSession:
 
         Raises:
             GraphError: the scope does not fit the program under any choice of channels.
+            NotPrunableError: a parameter belongs to a merged teacher.
         """
+        self._check_teachers(names)
         known = [var for var in self.analysis.parameters if has_array(self.scope, var.name())]
         shapes = {var: var.shape() for var in self.analysis.parameters}
         shapes.update({var: shape_of(self.scope, var.name()) for var in known})
@@ -224,6 +237,10 @@ class PruningSession:
 
     def explain(self, name: str) -> Explanation:
         """See :meth:`Pruner.explain`."""
+        teacher = teacher_reading(self.parameter(name))
+        if teacher is not None:
+            why = Obstacle('merge', name, -1, f'it belongs to the merged teacher {teacher!r}')
+            return Explanation(name, -1, 0, 0, (), (why,))
         request = self.request(name, 0.0)
         if not len(request.labels):
             return Explanation(name, -1, 0, 0, (), (Obstacle('program', name, -1, 'it has no channels of its own'),))
