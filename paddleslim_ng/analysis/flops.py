@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, overload
 
 from paddleslim_ng.analysis.op_costs import COUNTED, is_known, other_work, product_work, sub_block_types
-from paddleslim_ng.analysis.shapes import ConcreteShapes, forward_ops
+from paddleslim_ng.analysis.shapes import ConcreteShapes, forward_ops, forward_ops_of
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.errors import GraphError
 
@@ -57,24 +57,39 @@ class LayerCost:
 
 @overload
 def flops(
-    program: Any, only_conv: bool = ..., detail: Literal[False] = ..., input_shapes: InputShapes | None = ...
+    program: Any,
+    only_conv: bool = ...,
+    detail: Literal[False] = ...,
+    input_shapes: InputShapes | None = ...,
+    *,
+    part: str = ...,
 ) -> int: ...
 
 
 @overload
 def flops(
-    program: Any, only_conv: bool, detail: Literal[True], input_shapes: InputShapes | None = ...
+    program: Any, only_conv: bool, detail: Literal[True], input_shapes: InputShapes | None = ..., *, part: str = ...
 ) -> tuple[int, dict[str, int]]: ...
 
 
 @overload
 def flops(
-    program: Any, only_conv: bool = ..., *, detail: Literal[True], input_shapes: InputShapes | None = ...
+    program: Any,
+    only_conv: bool = ...,
+    *,
+    detail: Literal[True],
+    input_shapes: InputShapes | None = ...,
+    part: str = ...,
 ) -> tuple[int, dict[str, int]]: ...
 
 
 def flops(
-    program: Any, only_conv: bool = True, detail: bool = False, input_shapes: InputShapes | None = None
+    program: Any,
+    only_conv: bool = True,
+    detail: bool = False,
+    input_shapes: InputShapes | None = None,
+    *,
+    part: str = 'student',
 ) -> int | tuple[int, dict[str, int]]:
     """Count the multiply-accumulates of a program's forward pass on one sample.
 
@@ -101,6 +116,8 @@ def flops(
         detail: return the table too.
         input_shapes: ``{data input: whole shape}`` where the program leaves more than the batch open, or to count for
             another size; the leading size may be None. The program is then run once on zeros.
+        part: of a program that a teacher has been merged into: ``'student'``, ``'teachers'``, the distillation
+            ``'losses'`` with their adapters, or ``'all'``.
 
     Returns:
         The number; with ``detail`` also ``{parameter: number}``, in program order, where an operator without parameter
@@ -109,13 +126,14 @@ def flops(
     Raises:
         GraphError: sizes other than the batch are open and ``input_shapes`` does not give them.
         UnsupportedOpError: an operator hides products.
+        ConfigError: an unknown part.
 
     Example:
         >>> exe, train, val, inputs, outputs = slim.models.image_classification('MobileNet', [1, 28, 28], 10)
         >>> slim.analysis.flops(train)
         10896832
     """
-    rows = layer_costs(program, only_conv, input_shapes)
+    rows = layer_costs(program, only_conv, input_shapes, part=part)
     total = sum(row.macs for row in rows)
     if not detail:
         return total
@@ -126,15 +144,17 @@ def flops(
     return total, table
 
 
-def layer_costs(program: Any, only_conv: bool = True, input_shapes: InputShapes | None = None) -> list[LayerCost]:
+def layer_costs(
+    program: Any, only_conv: bool = True, input_shapes: InputShapes | None = None, *, part: str = 'student'
+) -> list[LayerCost]:
     """Return the forward operators that cost something or read parameters, in program order.
 
     Arguments, convention and errors are those of :func:`flops`.
     """
     graph = program if isinstance(program, GraphWrapper) else GraphWrapper(program)
-    operators = forward_ops(graph)
+    operators = forward_ops_of(graph, part)
     shapes = ConcreteShapes(graph, input_shapes)
-    of_data = _depends_on_data(operators) if shapes.batch > 1 else set()
+    of_data = _depends_on_data(forward_ops(graph)) if shapes.batch > 1 else set()
     rows, unknown = [], []
     for op in operators:
         macs = product_work(op, shapes)

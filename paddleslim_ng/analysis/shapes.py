@@ -13,11 +13,12 @@ from typing import Final
 
 from paddleslim_ng.analysis.op_kinds import KEEPS_LEADING_AXIS
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper
+from paddleslim_ng.core.teachers import distillation_of, teacher_of
 from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 from paddleslim_ng.runtime.feeds import data_inputs
 from paddleslim_ng.runtime.shape_probe import probe_shapes
 
-__all__ = ['ConcreteShapes', 'forward_ops']
+__all__ = ['PARTS', 'ConcreteShapes', 'forward_ops', 'forward_ops_of']
 
 Shape = tuple[int, ...]
 _RESULTS: Final = ('Output', 'Out', 'Y', 'Loss')
@@ -26,6 +27,31 @@ _RESULTS: Final = ('Output', 'Out', 'Y', 'Loss')
 def forward_ops(graph: GraphWrapper) -> list[OpWrapper]:
     """Return the operators of the forward pass, feed and fetch excluded."""
     return [op for op in graph.ops() if op.type() not in ('feed', 'fetch') and not (op.is_bwd_op() or op.is_opt_op())]
+
+
+PARTS: Mapping[str, Callable[[OpWrapper], bool]] = {
+    'student': lambda op: teacher_of(op) is None and distillation_of(op) is None,
+    'teachers': lambda op: teacher_of(op) is not None,
+    'losses': lambda op: distillation_of(op) is not None,
+    'all': lambda op: True,
+}
+"""Parts of a program that a teacher has been merged into; without one, everything is the student."""
+
+
+def forward_ops_of(graph: GraphWrapper, part: str) -> list[OpWrapper]:
+    """Return the operators of the forward pass that belong to a part of the program.
+
+    Args:
+        graph: a wrapped program.
+        part: a key of :data:`PARTS`: ``'student'``, ``'teachers'``, the distillation ``'losses'`` with their adapters,
+            or ``'all'``.
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    if part not in PARTS:
+        raise ConfigError(f'unknown part {part!r}{nearest_names(part, PARTS)}; known: {", ".join(PARTS)}')
+    return [op for op in forward_ops(graph) if PARTS[part](op)]
 
 
 class ConcreteShapes:
