@@ -78,8 +78,9 @@ def save_inference_model(
 ) -> SavedModel:
     """Save the part of a program that leads from ``feeds`` to ``fetches``, with its parameters, and reload it.
 
-    Training programs are cut to their forward part in test mode. The files are written and checked in a temporary
-    folder and moved into place afterwards, so a failure leaves an older model of that name as it was.
+    Training programs are cut to their forward part in test mode; a merged teacher and the losses against it stay
+    behind. The files are written and checked in a temporary folder and moved into place afterwards, so a failure leaves
+    an older model of that name as it was.
 
     Args:
         program: a program of either IR, or a GraphWrapper.
@@ -100,8 +101,8 @@ def save_inference_model(
         The files and the figures of the check.
 
     Raises:
-        GraphError: an unknown feed or fetch, a needed input missing in ``feeds``, or a parameter missing in the scope;
-            without ``fetches``, outputs that cannot be told.
+        GraphError: an unknown feed or fetch, a needed input missing in ``feeds``, a parameter missing in the scope, or
+            a fetch that depends on a merged teacher; without ``fetches``, outputs that cannot be told.
         UnsupportedOpError: operators that the format does not have; all of them are listed.
         ConfigError: an unknown format.
         DataError: the program cannot run on the feed of the check, or the files cannot be written.

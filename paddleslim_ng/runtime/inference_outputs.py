@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.legacy_protos import declaration_of
+from paddleslim_ng.core.teachers import distillation_ops
 from paddleslim_ng.errors import GraphError
 
 __all__ = ['inference_outputs', 'results_of']
@@ -22,6 +23,9 @@ def inference_outputs(source: GraphWrapper, graph: GraphWrapper, feeds: Collecti
     3. In an evaluation program every result may be read: by a loss and by metrics, which need labels, too. If exactly
        one variable is handed to that part before all others, it is the output.
 
+    Merged teachers, distillation losses, and whatever depends on either, are no part of an inference program: their
+    results are no outputs, and a result that they alone read counts as one that no operator reads.
+
     Args:
         source: the program as it was given.
         graph: its copy in test mode.
@@ -36,12 +40,15 @@ def inference_outputs(source: GraphWrapper, graph: GraphWrapper, feeds: Collecti
     own = _declared(source)
     if own:
         return [graph.var(name) for name in own]
-    computed = _computed(graph, feeds)
-    unread = [var for op in computed for var in results_of(op) if _is_unread(op)]
+    aside = {id(op) for op in distillation_ops(graph)}
+    computed = [op for op in _computed(graph, feeds) if id(op) not in aside]
+    inside = {id(op) for op in computed} | aside
+    handed = [var for op in computed for var in results_of(op) if any(id(r) not in inside for r in var.outputs())]
+    unread = [var for op in computed for var in results_of(op) if _is_unread(op, aside)]
+    if aside:  # what a loss makes of the output before it compares
+        unread = [var for var in unread if not var.outputs() or not _comes_after(var, handed)]
     if unread:
         return unread
-    known = {id(op) for op in computed}
-    handed = [var for op in computed for var in results_of(op) if any(id(r) not in known for r in var.outputs())]
     first = [var for var in handed if not _comes_after(var, handed)]
     if len(first) == 1:
         return first
@@ -83,8 +90,9 @@ def results_of(op: OpWrapper) -> list[VarWrapper]:
     return found
 
 
-def _is_unread(op: OpWrapper) -> bool:
-    return not any(reader is not op for var in op.all_outputs() if not var.persistable() for reader in var.outputs())
+def _is_unread(op: OpWrapper, aside: Collection[int]) -> bool:
+    readers = (reader for var in op.all_outputs() if not var.persistable() for reader in var.outputs())
+    return not any(reader is not op and id(reader) not in aside for reader in readers)
 
 
 def _comes_after(var: VarWrapper, others: list[VarWrapper]) -> bool:

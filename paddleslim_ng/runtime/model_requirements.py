@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, shape_of
+from paddleslim_ng.core.teachers import teacher_of, traced_to_teachers
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.runtime.feeds import data_inputs
 
@@ -15,13 +16,14 @@ _NOT_TENSORS = frozenset({'feed', 'fetch'})
 
 
 def check_requirements(graph: GraphWrapper, feeds: list[VarWrapper], fetches: list[VarWrapper], scope: Any) -> None:
-    """Check that every input and parameter that the outputs depend on is there, and no other input.
+    """Check that every input and parameter that the outputs depend on is there, no other input, and no teacher.
 
     Raises:
         GraphError: saying which is missing, does not fit, or is not needed.
     """
     if not fetches:
         raise GraphError('an inference model needs at least one output: fetches is empty')
+    _check_without_teacher(graph, fetches)
     known = {var.name() for var in data_inputs(graph)}
     strangers = [var.name() for var in feeds if var.name() not in known and not var.is_data]
     if strangers:
@@ -51,6 +53,19 @@ def check_requirements(graph: GraphWrapper, feeds: list[VarWrapper], fetches: li
             f'the scope does not fit the program: {", ".join(unfit[:5])}; where it has been pruned, '
             'save the pruned program'
         )
+
+
+def _check_without_teacher(graph: GraphWrapper, fetches: list[VarWrapper]) -> None:
+    traced = traced_to_teachers(graph)
+    for var in fetches:
+        origin = traced.get(var)
+        if origin is not None:
+            prefix = teacher_of(origin.inputs()[0])
+            what = 'is a result' if origin is var else f'is computed from {origin.name()!r}'
+            raise GraphError(
+                f'{var.name()!r} {what} of the merged teacher {prefix!r}, which no inference model carries: fetch '
+                "what the student computes; to save the teacher, give the teacher's own program"
+            )
 
 
 def ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:
