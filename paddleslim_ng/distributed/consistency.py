@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, view_array
 from paddleslim_ng.core.paddle_compat import global_scope
+from paddleslim_ng.core.teachers import teacher_of
 from paddleslim_ng.distributed.context import current_ranks
 from paddleslim_ng.distributed.ranks import Ranks
 from paddleslim_ng.distributed.synchronize import require_all_reduce
@@ -24,11 +25,15 @@ _MASK = '_mask'
 
 
 def statistics_names(graph: GraphWrapper) -> list[str]:
-    """Return the moving means and variances of batch norm, which every rank gathers from its own batches."""
+    """Return the moving means and variances of batch norm, which every rank gathers from its own batches.
+
+    Those of a merged teacher stay as they are, the same on all ranks.
+    """
     found: dict[str, None] = {}
     for op in graph.ops():
-        for slot in _STATISTICS.get(op.type(), ()):
-            found.update((var.name(), None) for var in op.inputs(slot))
+        slots = _STATISTICS.get(op.type(), ())
+        if slots and teacher_of(op) is None:
+            found.update((var.name(), None) for slot in slots for var in op.inputs(slot))
     return list(found)
 
 

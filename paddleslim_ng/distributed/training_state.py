@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from typing import Any, Protocol, Union
@@ -9,8 +10,9 @@ from typing import Any, Protocol, Union
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.core import is_pir_program, load_array, shape_of, store_array
+from paddleslim_ng.core import GraphWrapper, is_pir_program, load_array, shape_of, store_array, view_array
 from paddleslim_ng.core.paddle_compat import generator_state, legacy_state, pir_state, set_generator_state
+from paddleslim_ng.core.teachers import teacher_variables
 from paddleslim_ng.errors import CheckpointError, ConfigError
 
 __all__ = ['Generator', 'Stateful', 'TrainingState']
@@ -31,6 +33,9 @@ class Stateful(Protocol):
 
 class TrainingState:
     """A training program, its scope, and whatever else a step depends on.
+
+    A merged teacher does not change, and merging puts it into the scope before a job can go on: of its tensors, digests
+    are kept alone.
 
     Args:
         program: whose persistable tensors are the state: parameters, statistics, optimizer, masks, learning rate.
@@ -61,12 +66,14 @@ class TrainingState:
         self._states, self._generators = dict(states), dict(generators)
         self._global = global_generators
         self._scheduler = getattr(program, 'lr_scheduler', None)
+        self._teachers: dict[str, str] | None = None
 
     def names(self) -> list[str]:
-        """Return the names of the persistable tensors."""
+        """Return the names of the persistable tensors, without those of merged teachers."""
         program = self._program
         found = pir_state(program) if is_pir_program(program) else legacy_state(program)
-        return list(dict.fromkeys(found))
+        teachers = {name for names in _teacher_names(program).values() for name in names}
+        return [name for name in dict.fromkeys(found) if name not in teachers]
 
     def collect(self) -> tuple[Tensors, dict[str, Any]]:
         """Return the tensors, and everything else as plain values and arrays.
@@ -75,18 +82,33 @@ class TrainingState:
             GraphError: a tensor is not initialized.
         """
         tensors = {name: load_array(self._scope, name) for name in self.names()}
+        if self._teachers is None:
+            self._teachers = self._digests()
         return tensors, {
+            'teachers': dict(self._teachers),
             'states': {name: dict(item.state_dict()) for name, item in self._states.items()},
             'scheduler': dict(self._scheduler.state_dict()) if self._scheduler is not None else None,
             'generators': {name: _read(generator) for name, generator in self._generators.items()},
             'global_generators': _read_globals() if self._global else None,
         }
 
+    def _digests(self) -> dict[str, str]:
+        """Return a digest of each merged teacher's tensors, by its prefix."""
+        found = {}
+        for prefix, names in _teacher_names(self._program).items():
+            made = hashlib.blake2b(digest_size=16)
+            for name in names:
+                array = view_array(self._scope, name)
+                made.update(f'{name} {array.dtype} {array.shape} '.encode())
+                made.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            found[prefix] = made.hexdigest()
+        return found
+
     def check(self, tensors: Tensors, state: Mapping[str, Any]) -> None:
         """Make sure that a saved state fits, before anything is changed.
 
         Raises:
-            CheckpointError: it belongs to another program, or to other objects.
+            CheckpointError: it belongs to another program, to other objects, or to another teacher.
         """
         names = self.names()
         missing = [name for name in names if name not in tensors]
@@ -101,11 +123,25 @@ class TrainingState:
                 raise CheckpointError(
                     f'{name!r} is {list(tensors[name].shape)} in the checkpoint, {list(present)} here'
                 )
+        self._check_teachers(state.get('teachers', {}))
         for kind, own in (('states', self._states), ('generators', self._generators)):
             if set(state[kind]) != set(own):
                 raise CheckpointError(f'the checkpoint has the {kind} {sorted(state[kind])}, this job {sorted(own)}')
         if (state['scheduler'] is None) != (self._scheduler is None):
             raise CheckpointError('the checkpoint and this job do not both have a learning rate scheduler')
+
+    def _check_teachers(self, saved: Mapping[str, str]) -> None:
+        present = self._digests()
+        if set(saved) != set(present):
+            raise CheckpointError(
+                f'the checkpoint was trained with the merged teachers {sorted(saved)}, this job has {sorted(present)}'
+            )
+        other = [prefix for prefix, digest in saved.items() if digest != present[prefix]]
+        if other:
+            raise CheckpointError(
+                f'the merged teacher {other[0]!r} has other parameters than the one that the checkpoint was trained '
+                'with: load that one and merge it before restoring'
+            )
 
     def restore(self, tensors: Tensors, state: Mapping[str, Any], *, generators: bool = True) -> None:
         """Put a saved state back, after :meth:`check`.
@@ -128,6 +164,12 @@ class TrainingState:
                 _write(generator, state['generators'][name])
             if self._global and state['global_generators'] is not None:
                 _write_globals(state['global_generators'])
+
+
+def _teacher_names(program: Any) -> dict[str, list[str]]:
+    """Return the names of the tensors of merged teachers, by prefix."""
+    found = teacher_variables(GraphWrapper(program))
+    return {prefix: sorted(var.name() for var in variables) for prefix, variables in found.items()}
 
 
 def _loader(item: Any) -> Any:
