@@ -14,6 +14,8 @@ from paddleslim_ng.errors import GraphError
 
 __all__ = ['MergedProgram', 'merge_program']
 
+_SETTINGS = ('regularizer', 'optimize_attr', 'need_clip', 'do_model_average')
+
 
 @dataclass(frozen=True)
 class MergedProgram:
@@ -78,7 +80,21 @@ def merge_program(
             from paddleslim_ng.core import merging_pir
 
             names, undo = merging_pir.copy_into(target, source, kept, inputs, prefix, frozen)
+        if not frozen:
+            _copy_settings(source, target, state, names)
     return MergedProgram(prefix, dict(inputs), names, state, tuple(left_out), undo)
+
+
+def _copy_settings(source: GraphWrapper, target: GraphWrapper, state: Iterable[str], names: Mapping[str, str]) -> None:
+    """Give copied parameters the regularizer, learning rate factor and so on of the originals; Paddle forgets them."""
+    merged = GraphWrapper(target.program)
+    for name in state:
+        old = source.var(name)
+        if old.is_parameter():
+            new = merged.var(names[name]).raw
+            for key in _SETTINGS:
+                if hasattr(old.raw, key):
+                    setattr(new, key, getattr(old.raw, key))
 
 
 def _computable(source: GraphWrapper, inputs: Iterable[str]) -> tuple[list[OpWrapper], list[OpWrapper]]:
