@@ -68,6 +68,14 @@ class Expressions:
         """Return ``|x|``."""
         return self.here.op('abs', {'X': x})
 
+    def sign(self, x: VarWrapper) -> VarWrapper:
+        """Return -1, 0 or 1; no gradient but zeros passes."""
+        return self.here.op('sign', {'X': x})
+
+    def floor(self, x: VarWrapper) -> VarWrapper:
+        """Return the largest whole numbers that do not exceed ``x``; no gradient but zeros passes."""
+        return self.here.op('floor', {'X': x})
+
     def power(self, x: VarWrapper, exponent: float) -> VarWrapper:
         """Return ``x ** exponent``."""
         return self.here.op('pow', {'X': x}, {'factor': float(exponent)})

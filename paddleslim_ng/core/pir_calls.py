@@ -55,7 +55,7 @@ _CONV = {
 }
 
 PIR_CALLS: Mapping[str, PirCall] = {
-    **{name: PirCall(name, ('X',)) for name in ('abs', 'assign', 'exp', 'log', 'sqrt', 'square')},
+    **{name: PirCall(name, ('X',)) for name in ('abs', 'assign', 'exp', 'floor', 'log', 'sign', 'sqrt', 'square')},
     'all_reduce': PirCall('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
     # The arguments behind these differ between versions, and one too many ends the process.
     'arg_max': PirCall('argmax', ('X',), {'axis': ..., 'keepdims': False}),
