@@ -101,8 +101,9 @@ class Expressions:
         return self.here.op('softmax', {'X': x}, {'axis': axis})
 
     def log_softmax(self, x: VarWrapper, axis: int = -1) -> VarWrapper:
-        """Return the logarithm of the softmax along an axis, finite for finite ``x``."""
-        return self.here.op('log_softmax', {'X': x}, {'axis': axis})
+        """Return the logarithm of the softmax along an axis; Paddle's own operator ends at -64, this one does not."""
+        shifted = self.subtract(x, self.stop(self.max(x, [axis], keep=True)))
+        return self.subtract(shifted, self.log_sum_exp(shifted, axis, keep=True))
 
     def log_sum_exp(self, x: VarWrapper, axis: int = -1, *, keep: bool = False) -> VarWrapper:
         """Return ``log(sum(exp(x)))`` along an axis, without overflow."""

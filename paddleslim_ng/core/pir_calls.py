@@ -55,7 +55,10 @@ _CONV = {
 }
 
 PIR_CALLS: Mapping[str, PirCall] = {
-    **{name: PirCall(name, ('X',)) for name in ('abs', 'assign', 'exp', 'floor', 'log', 'sign', 'sqrt', 'square')},
+    **{
+        name: PirCall(name, ('X',))
+        for name in ('abs', 'assign', 'ceil', 'exp', 'floor', 'log', 'log2', 'sign', 'sqrt', 'square')
+    },
     'all_reduce': PirCall('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
     # The arguments behind these differ between versions, and one too many ends the process.
     'arg_max': PirCall('argmax', ('X',), {'axis': ..., 'keepdims': False}),
@@ -70,10 +73,11 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'elementwise_max': PirCall('maximum', ('X', 'Y')),
     'elementwise_min': PirCall('minimum', ('X', 'Y')),
     'elementwise_mul': PirCall('multiply', ('X', 'Y')),
+    'elementwise_pow': PirCall('elementwise_pow', ('X', 'Y')),
     'elementwise_sub': PirCall('subtract', ('X', 'Y')),
     'gather': PirCall('gather', ('X', 'Index'), {'axis': 0}),
+    'histogram': PirCall('histogram', ('X',), {'weight': None, 'bins': ..., 'min': ..., 'max': ..., 'density': False}),
     'less_equal': PirCall('less_equal', ('X', 'Y')),
-    'log_softmax': PirCall('log_softmax', ('X',), {'axis': -1}),
     'logsumexp': PirCall('logsumexp', ('X',), {'axis': ..., 'keepdim': False, 'reduce_all': False}),
     'matmul_v2': PirCall('matmul', ('X', 'Y'), {'trans_x': False, 'trans_y': False}),
     'mean': PirCall('mean_all', ('X',)),
@@ -82,6 +86,7 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'pow': PirCall('pow', ('X',), {'factor': ...}),
     'reduce_max': PirCall('max', ('X',), _REDUCTION),
     'reduce_mean': PirCall('mean', ('X',), _REDUCTION),
+    'reduce_min': PirCall('min', ('X',), _REDUCTION),
     'reduce_sum': PirCall('sum', ('X',), {'dim': ..., 'out_dtype': None, 'keep_dim': False}),
     'reshape': PirCall('reshape', ('X',), {'shape': ...}),
     'reshape2': PirCall('reshape', ('X',), {'shape': ...}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import paddle
@@ -65,7 +66,8 @@ def regression(
     startup = paddle.static.default_startup_program() if startup_program is None else startup_program
     if channels is not None:
         _check_startup(graph, startup)
-    with building(graph, 'regression', startup) as e:
+        _check_attributes(graph, weight_attr, bias_attr)
+    with building(graph, 'regression', *([startup] if channels is not None else [])) as e:
         t, s = (resize(e, x, window) for x, window in zip(prepare(e, [teacher], [student]), windows))
         if channels is not None:
             s = _adapt(e, s, channels, (weight_attr, bias_attr))
@@ -97,19 +99,29 @@ def _check_startup(graph: GraphWrapper, startup: Any) -> None:
         raise GraphError('give the startup program of the program, not the program itself')
 
 
+def _check_attributes(graph: GraphWrapper, *attrs: Any) -> None:
+    for attr in attrs:
+        if attr is None:
+            continue
+        if not isinstance(attr, paddle.ParamAttr):
+            raise ConfigError(f'weight_attr and bias_attr are paddle.ParamAttr or None, not {attr!r}')
+        if attr.name is not None and graph.has_var(attr.name):
+            raise GraphError(f'cannot name a parameter of the adapter {attr.name!r}: the program has such a variable')
+
+
 def _adapt(e: Expressions, x: VarWrapper, channels: tuple[int, int], attrs: tuple[Any, Any]) -> VarWrapper:
     given, wanted = channels
     maps = len(x.shape()) == 4
-    shape = [wanted, given, 1, 1] if maps else [given, wanted]
     name = paddle.utils.unique_name.generate('distillation_adapter')
-    weight, bias = (
-        _parameter(e, sizes, x.dtype(), f'{name}.{role}', attr, role == 'b_0')
-        for sizes, role, attr in zip((shape, [1, wanted, 1, 1] if maps else [wanted]), ('w_0', 'b_0'), attrs)
-    )
+    weight = _parameter(e, [wanted, given, 1, 1] if maps else [given, wanted], x.dtype(), attrs[0], f'{name}.w_0')
+    bias = _parameter(e, [1, wanted, 1, 1] if maps else [wanted], x.dtype(), attrs[1], f'{name}.b_0', is_bias=True)
     return e.add(e.convolve(x, weight) if maps else e.matmul(x, weight), bias)
 
 
-def _parameter(e: Expressions, shape: list[int], dtype: str, name: str, attr: Any, is_bias: bool) -> VarWrapper:
-    own = attr if attr is not None else paddle.ParamAttr(name=name)
-    raw = paddle.static.create_parameter(shape, dtype, name=own.name or name, attr=own, is_bias=is_bias)
-    return VarWrapper(e.here.graph, raw, GraphWrapper.name_of(raw))
+def _parameter(
+    e: Expressions, shape: list[int], dtype: str, attr: Any, name: str, *, is_bias: bool = False
+) -> VarWrapper:
+    own = paddle.ParamAttr() if attr is None else copy.copy(attr)
+    own.name = own.name or name
+    raw = paddle.static.create_parameter(shape, dtype, attr=own, is_bias=is_bias)
+    return VarWrapper(e.here.graph, raw, own.name)

@@ -180,15 +180,13 @@ def skd(teacher_var_name: Any, student_var_name: Any, program: Any = None, multi
     classes = _classes(teacher, student)
     with building(graph, 'skd') as e:
         t, s = prepare(e, [teacher], [student])
-        scaled = []
-        for logits in (t, s):
-            centred, variance = _moments(e, logits)
-            normal = e.divide(centred, e.sqrt(e.scale(variance, 1.0, 1e-7)))
-            if factor is not None:
-                scaled.append(e.scale(normal, factor))
-            else:
-                deviation = e.sqrt(e.scale(_moments(e, t)[1], classes / (classes - 1)))
-                scaled.append(e.multiply(normal, deviation))
+        moments = [_moments(e, logits) for logits in (t, s)]
+        normal = [e.divide(centred, e.sqrt(e.scale(variance, 1.0, 1e-7))) for centred, variance in moments]
+        if factor is not None:
+            scaled = [e.scale(rows, factor) for rows in normal]
+        else:
+            deviation = e.sqrt(e.scale(moments[0][1], classes / (classes - 1)))
+            scaled = [e.multiply(rows, deviation) for rows in normal]
         loss = e.mean(_cross_entropy(e, e.softmax(scaled[0]), scaled[1]))
     return loss.raw
 
