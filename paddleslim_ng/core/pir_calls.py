@@ -78,6 +78,7 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'gather': PirCall('gather', ('X', 'Index'), {'axis': 0}),
     'histogram': PirCall('histogram', ('X',), {'weight': None, 'bins': ..., 'min': ..., 'max': ..., 'density': False}),
     'less_equal': PirCall('less_equal', ('X', 'Y')),
+    'log_softmax': PirCall('log_softmax', ('X',), {'axis': -1}),
     'logsumexp': PirCall('logsumexp', ('X',), {'axis': ..., 'keepdim': False, 'reduce_all': False}),
     'matmul_v2': PirCall('matmul', ('X', 'Y'), {'trans_x': False, 'trans_y': False}),
     'mean': PirCall('mean_all', ('X',)),
