@@ -58,7 +58,7 @@ def _resolved(graph: GraphWrapper, value: Any) -> Any:
 
 def _belongs(graph: GraphWrapper, result: Any) -> bool:
     if graph.ir == 'legacy':
-        return isinstance(result, paddle.static.Variable) and graph.program.global_block().has_var(result.name)
+        return isinstance(result, paddle.static.Variable) and result.block.program is graph.program
     return paddle_compat.is_pir_value(result) and any(
         result.is_same(value)
         for op in graph.program.global_block().ops
