@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.dist.combine import WeightController, combine
+from paddleslim_ng.dist.dml import MutualLearning, MutualPeer, dml
+from paddleslim_ng.dist.feature_losses import feature_losses
 from paddleslim_ng.dist.feature_pairs import FeaturePair, FeaturePairs, match_features
 from paddleslim_ng.dist.features import Feature
 from paddleslim_ng.dist.losses import (
@@ -25,6 +28,8 @@ from paddleslim_ng.dist.losses import (
     soft_label_loss,
 )
 from paddleslim_ng.dist.merge import MergedTeacher, merge
+from paddleslim_ng.dist.mixing import mix
+from paddleslim_ng.dist.peers import Peer
 from paddleslim_ng.dist.schedule import Constant, Decay, StepDecay, Warmup, WeightSchedule, Window
 from paddleslim_ng.dist.strip import strip
 
@@ -36,14 +41,21 @@ __all__ = [
     'FeaturePair',
     'FeaturePairs',
     'MergedTeacher',
+    'MutualLearning',
+    'MutualPeer',
+    'Peer',
     'StepDecay',
     'Warmup',
+    'WeightController',
     'WeightSchedule',
     'Window',
     'attention_transfer',
+    'combine',
     'correlation',
     'cosine',
     'dkd',
+    'dml',
+    'feature_losses',
     'fsp',
     'fsp_loss',
     'hinton',
@@ -52,6 +64,7 @@ __all__ = [
     'loss',
     'match_features',
     'merge',
+    'mix',
     'regression',
     'rkd_angle',
     'rkd_distance',
