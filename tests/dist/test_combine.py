@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,18 @@ def test_weights_reach_a_scope_that_no_startup_program_filled(fresh: Fresh) -> N
     weights.apply(fresh.scope)
     y = X @ START
     assert np.allclose(Executor().run(fresh.main, {'x': X}, [total]), 4 * y.mean() + (y * y).mean(), atol=1e-6)
+
+
+def test_checkpoints_of_paddle_hold_the_weights(fresh: Fresh, tmp_path: Path) -> None:
+    total, weights = combine([(losses()[0], Warmup(2.0, 2, 0.5))])
+    paddle.optimizer.SGD(0.1).minimize(total)
+    fresh.exe.run(fresh.startup)
+    weights.step()
+    paddle.static.save(fresh.main, str(tmp_path / 'state'))
+    fresh.exe.run(fresh.startup)
+    assert load_array(fresh.scope, 'loss_weight_0') == 0.5
+    paddle.static.load(fresh.main, str(tmp_path / 'state'), fresh.exe)
+    assert load_array(fresh.scope, 'loss_weight_0') == 1.25
 
 
 def test_schedule_of_ones_own_is_looked_at(fresh: Fresh) -> None:
