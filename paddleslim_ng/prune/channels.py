@@ -171,7 +171,7 @@ class Analysis:
         origin = next((self._teachers[var] for var in op.all_inputs() if var in self._teachers), None)
         if origin is None:
             return ''
-        return f' ({origin.name()} of the merged teacher {teacher_of(origin.inputs()[0])!r})'
+        return f' (reads {origin.name()} of the merged teacher {teacher_of(origin.inputs()[0])!r})'
 
     def freeze_axes(self, op: OpWrapper, var: VarWrapper, axes: Iterable[int], reason: str) -> None:
         """The labels of some axes of ``var`` stay."""

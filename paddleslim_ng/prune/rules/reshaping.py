@@ -88,10 +88,21 @@ def _known_shapes(op: OpWrapper, sizes_in: Sequence[int], out: VarWrapper) -> tu
         before[before.index(_DYNAMIC)] = rest // (total // _DYNAMIC)
     elif len(unknown) == 1 and rest and total % rest == 0:
         after[unknown[0]] = total // rest
-    elif len(unknown) == dynamic and op.type() in ('squeeze2', 'unsqueeze2'):
-        after = [_DYNAMIC if n < 0 else n for n in after]
+    elif op.type() in ('squeeze2', 'unsqueeze2'):
+        return _in_order(before, after)
     elif unknown or total != rest:
         return None
+    return before, after
+
+
+def _in_order(before: list[int], after: list[int]) -> tuple[list[int], list[int]] | None:
+    """Fill dynamic sizes where axes of size one come and go: the other axes keep their order."""
+    sizes = [n for n in before if n != 1]
+    places = [a for a, n in enumerate(after) if n != 1]
+    if len(sizes) != len(places) or any(after[a] not in (n, -1) for a, n in zip(places, sizes) if n != _DYNAMIC):
+        return None
+    for place, size in zip(places, sizes):
+        after[place] = size
     return before, after
 
 
