@@ -17,7 +17,20 @@ from paddleslim_ng.errors import SlimError
 from paddleslim_ng.version import __version__
 
 if TYPE_CHECKING:
-    from paddleslim_ng import analysis, core, data, deploy, dist, distributed, errors, models, prune, runtime, sparse
+    from paddleslim_ng import (
+        analysis,
+        core,
+        data,
+        deploy,
+        dist,
+        distributed,
+        errors,
+        models,
+        prune,
+        quant,
+        runtime,
+        sparse,
+    )
     from paddleslim_ng.core import Executor, GraphWrapper
 
 __all__ = [
@@ -34,13 +47,27 @@ __all__ = [
     'errors',
     'models',
     'prune',
+    'quant',
     'runtime',
     'sparse',
 ]
 
 _OLDEST_PADDLE = (2, 6)
 _SUBMODULES = frozenset(
-    {'analysis', 'core', 'data', 'deploy', 'dist', 'distributed', 'errors', 'models', 'prune', 'runtime', 'sparse'}
+    {
+        'analysis',
+        'core',
+        'data',
+        'deploy',
+        'dist',
+        'distributed',
+        'errors',
+        'models',
+        'prune',
+        'quant',
+        'runtime',
+        'sparse',
+    }
 )
 _CORE_NAMES = frozenset({'Executor', 'GraphWrapper'})
 

@@ -1,21 +1,43 @@
-"""Quantization: what becomes integers, on which scale, proved on the program and on the runtime."""
+"""Quantization: which tensors become integers is data, from which simulated programs and files are made."""
 
 from __future__ import annotations
 
+from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.data_sources import read_feeds
+from paddleslim_ng.quant.export import ExportedModel, export_quantized
+from paddleslim_ng.quant.export_checks import Agreement
+from paddleslim_ng.quant.formats import FORMATS
 from paddleslim_ng.quant.observers import OBSERVERS, threshold
+from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
+from paddleslim_ng.quant.simulate import SimulatedProgram, simulate
+from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatistics
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
 
 __all__ = [
+    'FORMATS',
     'OBSERVERS',
+    'WEIGHT_TYPES',
+    'Agreement',
     'CalibrationStatistics',
+    'ExportedModel',
+    'QuantizationSpec',
+    'SimulatedProgram',
     'TargetOperator',
     'Targets',
+    'TensorQuantization',
     'TensorStatistics',
+    'abs_max_scale',
     'calibrate',
+    'dequantize',
+    'export_quantized',
+    'fake_quantize',
     'find_targets',
+    'quantize',
     'read_feeds',
+    'scale_of_threshold',
+    'simulate',
+    'spec_from_thresholds',
     'threshold',
 ]
