@@ -115,6 +115,7 @@ class Insertion:
             raise GraphError('the operator to insert at belongs to another wrapped program')
         self.graph = graph
         self._role = ROLES[role]
+        self._synchronized = False
         self._before = before.raw if before is not None else None
         self._after = after.raw if after is not None else None
 
@@ -244,7 +245,16 @@ class Insertion:
         block = self.graph.program.global_block()
         result = None if target is None else target.raw
         place = self._legacy_place(block)
-        made, raw = legacy_calls.build(block, place, type, inputs, {**attrs, 'op_role': self._role}, result)
+        made, raw = legacy_calls.build(
+            block,
+            place,
+            type,
+            inputs,
+            {**attrs, 'op_role': self._role},
+            result,
+            synchronize=not self._synchronized,
+        )
+        self._synchronized = True
         if self._before is None:
             self._after = made
         return target if target is not None else VarWrapper(self.graph, raw, raw.name)

@@ -46,6 +46,8 @@ def build(
     inputs: Mapping[str, Sequence[VarWrapper]],
     attrs: Mapping[str, Any],
     result: Any = None,
+    *,
+    synchronize: bool = True,
 ) -> tuple[Any, Any]:
     """Build an operator and return it with its result.
 
@@ -57,6 +59,8 @@ def build(
         attrs: attributes; element types in numpy's spelling.
         result: existing variable that takes the result, or None for a new one. Through a new one gradients pass where
             they pass through one of the inputs, and it holds floating-point numbers.
+        synchronize: look first for operators that Paddle holds and Python has not seen yet, which takes time in
+            proportion to the program.
     """
     proto = paddle_compat.operator_proto(type)
     given = [var for group in inputs.values() for var in group]
@@ -68,7 +72,8 @@ def build(
         dtype = attrs.get('out_dtype', attrs.get('dtype', given[0].dtype() if given else 'float32'))
         made = _create(block, f'{type}_inserted', dtype, all(var.raw.stop_gradient for var in given))
     helpers = {name: [_create(block, f'{type}_{name.lower()}', given[0].dtype(), True)] for name in _helpers(proto)}
-    op = block._insert_op(
+    insert = block._insert_op if synchronize else block._insert_op_without_sync
+    op = insert(
         place,
         type=type,
         inputs={key: [var.raw for var in group] for key, group in inputs.items()},
