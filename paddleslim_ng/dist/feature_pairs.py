@@ -12,6 +12,7 @@ from paddleslim_ng.core import GraphWrapper, OpWrapper
 from paddleslim_ng.core.teachers import distillation_of, teacher_of, teacher_prefixes
 from paddleslim_ng.dist.features import Feature, find_features
 from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
+from paddleslim_ng.runtime import InferenceModel
 
 __all__ = ['FeaturePair', 'FeaturePairs', 'match_features']
 
@@ -115,8 +116,9 @@ def match_features(
     Batch and spatial sizes have to be equal; so have channels, unless an adapter is to change them.
 
     Args:
-        teacher: the teacher's program, or the program it was merged into when ``student`` is None.
-        student: the student's program.
+        teacher: the teacher's program, or the program it was merged into when ``student`` is None; of either IR, as an
+            :class:`InferenceModel`, too.
+        student: the student's program, likewise.
         prefix: of two programs: the prefix that the teacher is going to be merged under; its names are given with it.
             Of a merged program: that of the teacher; may be None where there is only one.
         channels: ``'equal'``, or ``'any'`` to use the pairs with a trainable adapter.
@@ -137,9 +139,9 @@ def match_features(
     if nearest is not None and nearest < 1:
         raise ConfigError(f'nearest is a number of features, at least 1, or None for all, not {nearest!r}')
     if student is None:
-        theirs, ours = _sides_of_merged(GraphWrapper(teacher), prefix)
+        theirs, ours = _sides_of_merged(_wrap(teacher), prefix)
     else:
-        theirs, ours = ((graph, _own_ops(graph)) for graph in (GraphWrapper(teacher), GraphWrapper(student)))
+        theirs, ours = ((graph, _own_ops(graph)) for graph in (_wrap(teacher), _wrap(student)))
     given = _divided(input_shapes or {}, theirs[0], ours[0])
     candidates = find_features(*theirs, every=every, input_shapes=given[0])
     wanted = find_features(*ours, every=every, input_shapes=given[1])
@@ -168,6 +170,10 @@ def _key(feature: Feature, adapt: bool) -> tuple[int, ...]:
     if adapt:
         sizes[feature.channel_axis] = -1
     return tuple(sizes)
+
+
+def _wrap(given: Any) -> GraphWrapper:
+    return GraphWrapper(given.program if isinstance(given, InferenceModel) else given)
 
 
 def _own_ops(graph: GraphWrapper) -> list[OpWrapper]:

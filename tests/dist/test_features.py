@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 import pytest
 from paddle import nn
@@ -13,10 +15,11 @@ from paddleslim_ng import models
 from paddleslim_ng.analysis import ReportTable, write_report
 from paddleslim_ng.analysis.report import Report
 from paddleslim_ng.analysis.shapes import forward_ops
-from paddleslim_ng.core import GraphWrapper, clone_program
+from paddleslim_ng.core import GraphWrapper, clone_program, store_array
 from paddleslim_ng.dist.feature_pairs import match_features
 from paddleslim_ng.dist.features import find_features
 from paddleslim_ng.errors import ConfigError, GraphError
+from paddleslim_ng.runtime import load_inference_model, save_inference_model
 from tests.conftest import Fresh
 
 
@@ -173,7 +176,36 @@ def test_names_under_a_prefix_to_come() -> None:
     assert [pair.names for pair in prefixed] == [('t_' + t, s) for t, s in (pair.names for pair in plain)]
 
 
-def test_table_names_what_fits_and_what_does_not(tmp_path: Any) -> None:
+def test_saved_teacher_has_the_pairs_of_its_program(tmp_path: Path) -> None:
+    program = small(8)
+    scope = paddle.static.Scope()
+    for var in GraphWrapper(program).all_parameters():
+        store_array(scope, var.name(), np.ones(var.shape(), 'float32'))
+    (end,) = [var for var in GraphWrapper(program).vars() if var.shape() == (-1, 4) and not var.outputs()]
+    save_inference_model(program, str(tmp_path / 'net'), ['x'], [end.name()], scope=scope)
+    loaded = match_features(load_inference_model(str(tmp_path / 'net')), program)
+    built = match_features(program, program)
+    assert [(pair.student, pair.teacher.depth) for pair in loaded] == [
+        (pair.student, pair.teacher.depth) for pair in built
+    ]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('name', list(models.MODELS))
+@pytest.mark.parametrize('every', [False, True])
+def test_every_network_matches_itself(name: str, every: bool) -> None:
+    main = paddle.static.Program()
+    with paddle.static.program_guard(main, paddle.static.Program()), paddle.utils.unique_name.guard():
+        image = paddle.static.data('image', [-1, *([1, 32, 32] if name == 'LeNet' else [3, 64, 64])], 'float32')
+        models.create(name).net(image, 10)
+    pairs = match_features(main, main, every=every)
+    assert all(pair.exact and pair.distance == 0 for pair in pairs)
+    assert not pairs.unmatched
+    convolutions = [op for op in GraphWrapper(main).ops() if op.type().endswith('conv2d')]
+    assert len(pairs) >= len(convolutions) > 0
+
+
+def test_table_names_what_fits_and_what_does_not(tmp_path: Path) -> None:
     pairs = match_features(small(16), small(8))
     lines = str(pairs).splitlines()
     assert lines[0].split()[:2] == ['student', 'teacher']
