@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from harness import Case
 
-from cases import depth, prune_resnet50, sensitivity, sparse, wrapper
+from cases import depth, distillation, prune_resnet50, sensitivity, sparse, wrapper
 
 __all__ = ['CASES']
 
 CASES: dict[str, Case] = {
-    case.key: case for case in (prune_resnet50.CASE, depth.CASE, sensitivity.CASE, sparse.CASE, wrapper.CASE)
+    case.key: case
+    for case in (prune_resnet50.CASE, depth.CASE, sensitivity.CASE, sparse.CASE, distillation.CASE, wrapper.CASE)
 }
