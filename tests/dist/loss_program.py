@@ -18,7 +18,7 @@ class LossProgram:
     Args:
         arrays: ``{name: content}``; floating-point ones let gradients pass.
         build: makes the loss from the program and the startup program.
-        dynamic: leave the size of the first axis open.
+        opened: axes whose sizes are left open.
         dtype: of the floating-point inputs.
     """
 
@@ -26,7 +26,7 @@ class LossProgram:
         self,
         arrays: Mapping[str, Array],
         build: Callable[[Any, Any], Any],
-        dynamic: bool = False,
+        opened: Sequence[int] = (),
         dtype: str = 'float32',
     ) -> None:
         self.main, self.startup, self.scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
@@ -36,7 +36,7 @@ class LossProgram:
         self.gradients: dict[str, Any] = {}
         with paddle.static.program_guard(self.main, self.startup), paddle.utils.unique_name.guard():
             for name, array in arrays.items():
-                shape = [-1 if dynamic else len(array), *array.shape[1:]]
+                shape = [-1 if axis in opened else size for axis, size in enumerate(array.shape)]
                 floating = array.dtype.kind == 'f'
                 value = paddle.static.data(name, shape, dtype if floating else str(array.dtype))
                 value.stop_gradient = not floating
