@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.data_sources import read_feeds
@@ -22,6 +23,7 @@ __all__ = [
     'Agreement',
     'CalibrationStatistics',
     'ExportedModel',
+    'FoldedModel',
     'QuantizationSpec',
     'SimulatedProgram',
     'TargetOperator',
@@ -34,6 +36,7 @@ __all__ = [
     'export_quantized',
     'fake_quantize',
     'find_targets',
+    'fold_batch_norm',
     'quantize',
     'read_feeds',
     'scale_of_threshold',

@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, clone_program, cut_program
+from paddleslim_ng.core import GraphWrapper, clone_program
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import ConfigError, DataError
 from paddleslim_ng.quant.export_checks import Agreement, check_integers, compare
 from paddleslim_ng.quant.formats import QuantizedFormat, check_format
+from paddleslim_ng.quant.inference_part import inference_part
+from paddleslim_ng.quant.local_agreement import check_operators
 from paddleslim_ng.quant.placement import float_weights, own_scope, place_tensors
 from paddleslim_ng.quant.quantizers import quantize
 from paddleslim_ng.quant.simulate import simulate
 from paddleslim_ng.quant.spec import QuantizationSpec
 from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.inference_model import save_inference_model
-from paddleslim_ng.runtime.inference_outputs import inference_outputs
 from paddleslim_ng.runtime.model_loading import InferenceModel, load_inference_model, model_in_ir
-from paddleslim_ng.runtime.model_requirements import check_requirements
 
 __all__ = ['ExportedModel', 'export_quantized']
 
@@ -103,8 +104,9 @@ def export_quantized(
     """Save the quantized form of a program, reload it, and check what came out.
 
     The files appear under their names when the reloaded weights are the integers that ``spec`` makes of those in
-    ``scope``, and the reloaded outputs are within one quantization step of those of :func:`simulate`. A failure leaves
-    older files of that name as they were.
+    ``scope``, every quantized operator computes what that of :func:`simulate` does on the same integers, and the
+    reloaded outputs are within one quantization step of the simulation's, or twice what quantization changed if that
+    is more. A failure leaves older files of that name as they were.
 
     Args:
         program: a float program of either IR, or a GraphWrapper; training programs are cut to their forward part.
@@ -140,10 +142,11 @@ def export_quantized(
     prefix = Path(path_prefix)
     with _folder_beside(prefix) as folder:
         before = _save(part.model, folder / 'float', quantized).file_bytes
+        operators = _check_operators(reference, quantized, part, arrays)
         _save(quantized, folder / prefix.name, quantized)
         reloaded = load_inference_model(folder / prefix.name, paddle.static.Scope())
         distinct = check_integers(reloaded, integers, part.spec, form)
-        agreement = compare(reference, reloaded, arrays, part.spec)
+        agreement = compare(part.model, reference, reloaded, arrays, part.spec, operators)
     saved = _save(quantized, prefix, quantized)
     return ExportedModel(
         saved.program_file,
@@ -161,22 +164,13 @@ def _part_of(
     program: Any, spec: QuantizationSpec, feeds: list[Any], fetches: Iterable[Any] | None, scope: Any
 ) -> _Part:
     source = program.program if isinstance(program, GraphWrapper) else program
-    with matching_ir(source):
-        graph = GraphWrapper(clone_program(source, for_test=True))
-        inputs = [graph.var(item) for item in feeds]
-        names = [var.name() for var in inputs]
-        if fetches is None:
-            outputs = inference_outputs(GraphWrapper(source), graph, names)
-        else:
-            outputs = [graph.var(item) for item in fetches]
-        check_requirements(graph, inputs, outputs, scope)
-        place_tensors(graph, spec)
-        part = GraphWrapper(cut_program(graph.program, names, [var.name() for var in outputs]))
+    place_tensors(GraphWrapper(clone_program(source, for_test=True)), spec)
+    model = inference_part(source, feeds, fetches, scope)
+    part = GraphWrapper(model.program)
     kept = [name for name in spec.operators if part.has_var(name)]
     left_out = tuple(name for name in spec.operators if name not in kept)
     if not kept:
         raise ConfigError('no operator that the outputs depend on is quantized: there is nothing to export')
-    model = InferenceModel(part.program, names, [part.var(var.name()).raw for var in outputs], scope)
     here = QuantizationSpec(
         spec.only(kept).tensors,
         {name: spec.operators[name] for name in kept},
@@ -201,6 +195,15 @@ def _rewritten(part: _Part, form: QuantizedFormat) -> tuple[InferenceModel, Arra
     graph = GraphWrapper(translated)
     model = InferenceModel(translated, feeds, [graph.var(name).raw for name in names], own_scope(graph, scope, changed))
     return model, integers
+
+
+def _check_operators(reference: InferenceModel, quantized: InferenceModel, part: _Part, feed: Arrays) -> float:
+    """Compare operator by operator; the first run, so that a feed that does not suit the program shows here."""
+    try:
+        return check_operators(reference, quantized, GraphWrapper(part.model.program), feed, part.spec)
+    except (ValueError, RuntimeError, TypeError, OSError, IndexError) as error:
+        shapes = {name: list(np.shape(array)) for name, array in feed.items()}
+        raise DataError(f'the program cannot run on a feed of shapes {shapes}: pass a feed that suits it') from error
 
 
 def _save(model: InferenceModel, prefix: Path, like: InferenceModel) -> Any:
