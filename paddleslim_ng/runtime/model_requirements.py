@@ -69,12 +69,13 @@ def _check_without_teacher(graph: GraphWrapper, fetches: list[VarWrapper]) -> No
 
 
 def ancestors(targets: list[VarWrapper]) -> dict[str, VarWrapper]:
-    """Return everything that variables are computed from, themselves included, by name."""
+    """Return everything that the forward pass computes variables from, themselves included, by name."""
     found: dict[str, VarWrapper] = {}
     queue = list(targets)
     while queue:
         var = queue.pop()
         if var.name() not in found:
             found[var.name()] = var
-            queue.extend(source for op in var.inputs() for source in op.all_inputs())
+            makers = (op for op in var.inputs() if not (op.is_bwd_op() or op.is_opt_op()))
+            queue.extend(source for op in makers for source in op.all_inputs())
     return found
