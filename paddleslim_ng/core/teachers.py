@@ -16,6 +16,7 @@ __all__ = [
     'mark_distillation',
     'mark_teacher',
     'own_parameters',
+    'release_teachers',
     'teacher_of',
     'teacher_prefixes',
     'teacher_reading',
@@ -35,6 +36,13 @@ def mark_teacher(op: Any, prefix: str) -> None:
 def mark_distillation(op: Any, loss: str) -> None:
     """Mark an operator of either IR (an :class:`OpWrapper` or Paddle's) as built by the distillation loss ``loss``."""
     _mark(op, _DISTILLATION, loss)
+
+
+def release_teachers(graph: GraphWrapper) -> None:
+    """Take the marks of teachers away: the program is then one network that may be treated as a whole."""
+    for op in graph.ops():
+        if teacher_of(op) is not None:
+            _mark(op, _TEACHER, '')
 
 
 def teacher_of(op: OpWrapper) -> str | None:
@@ -131,4 +139,4 @@ def _read(op: OpWrapper, key: str) -> str | None:
     raw = op.raw
     if not raw.has_attr(key):
         return None
-    return str(raw.str_attr(key) if hasattr(raw, 'str_attr') else raw.attr(key))
+    return str(raw.str_attr(key) if hasattr(raw, 'str_attr') else raw.attr(key)) or None

@@ -161,7 +161,7 @@ def test_sensitivity_and_taylor_are_those_of_the_student_alone() -> None:
     def measure(program: Any) -> float:
         return float(np.mean([slim.Executor().run(program, f, [net.gap], scope=net.scope)[0] for f in feeds]))
 
-    evaluator = slim.prune.Evaluator(feeds, 'mean', [net.gap], engine='executor')
+    evaluator = slim.prune.Evaluator(feeds, 'mean', [net.gap], engine='predictor')
     asked = [*names, 'teacher_t_conv']
     options: dict[str, Any] = {'pruned_ratios': ratios, 'scope': net.scope}
     by_function = slim.prune.sensitivity(programs[0], None, asked, measure, **options)

@@ -11,6 +11,7 @@ import paddle
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, paddle_compat
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.core.merging_pir import raw_ancestors
+from paddleslim_ng.core.teachers import release_teachers
 from paddleslim_ng.errors import GraphError
 
 __all__ = ['Part', 'boundary', 'extract']
@@ -32,7 +33,7 @@ class Part:
 
 
 def extract(program: Any, feeds: Collection[str], fetches: Sequence[str]) -> Part:
-    """Copy what computes ``fetches`` from ``feeds``.
+    """Copy what computes ``fetches`` from ``feeds``, a merged teacher included.
 
     Args:
         program: a program of either IR, or a GraphWrapper; it is not changed.
@@ -53,7 +54,9 @@ def extract(program: Any, feeds: Collection[str], fetches: Sequence[str]) -> Par
         )
     used = [var for var in graph.vars() if var in stops and var in reached]
     copy = _copy_pir if graph.ir == 'pir' else _copy_legacy
-    return Part(copy(graph, used, targets), tuple(var.name() for var in used), tuple(fetches))
+    part = copy(graph, used, targets)
+    release_teachers(GraphWrapper(part))  # a part may end in a distance from the teacher, and is saved for the engines
+    return Part(part, tuple(var.name() for var in used), tuple(fetches))
 
 
 def boundary(graph: GraphWrapper, changing: Collection[str], fetches: Sequence[str]) -> list[str] | None:
