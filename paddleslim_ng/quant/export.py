@@ -19,6 +19,7 @@ import paddle
 from paddleslim_ng.core import GraphWrapper, clone_program
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import ConfigError, DataError
+from paddleslim_ng.quant.channel_biases import flatten_biases
 from paddleslim_ng.quant.export_checks import Agreement, check_integers, compare
 from paddleslim_ng.quant.formats import QuantizedFormat, check_format
 from paddleslim_ng.quant.inference_part import inference_part
@@ -188,10 +189,12 @@ def _rewritten(part: _Part, form: QuantizedFormat) -> tuple[InferenceModel, Arra
     names = [GraphWrapper.name_of(item) for item in targets]
     graph = GraphWrapper(translated)
     with matching_ir(translated):
+        biases = flatten_biases(graph, scope) if form.ir == 'legacy' else {}
+        graph = GraphWrapper(translated)
         placed = place_tensors(graph, part.spec)
         weights = float_weights(placed, scope)
         integers = {name: quantize(array, part.spec.tensors[name]) for name, array in weights.items()}
-        changed = form.write(graph, placed, integers)
+        changed = {**biases, **form.write(graph, placed, integers)}
     graph = GraphWrapper(translated)
     model = InferenceModel(translated, feeds, [graph.var(name).raw for name in names], own_scope(graph, scope, changed))
     return model, integers
