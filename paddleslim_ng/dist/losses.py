@@ -7,9 +7,10 @@ from typing import Any
 
 from paddleslim_ng.dist.losses_adapters import regression
 from paddleslim_ng.dist.losses_custom import loss
+from paddleslim_ng.dist.losses_decoupled import dkd
 from paddleslim_ng.dist.losses_features import attention_transfer, cosine, fsp, l2
 from paddleslim_ng.dist.losses_relations import rkd_angle, rkd_distance, similarity
-from paddleslim_ng.dist.losses_soft import correlation, dkd, hinton, skd, soft_label
+from paddleslim_ng.dist.losses_soft import correlation, hinton, skd, soft_label
 
 __all__ = [
     'LOSSES',

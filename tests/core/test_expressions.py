@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_a_gradient_comes_back(verb: str) -> None:
     step[place] = 1e-3
     ahead, behind = (exe.run(program, {**FEED, name: FEED[name] + d}, [total.raw])[0] for d in (step, -step))
     np.testing.assert_allclose(gradient[place], (ahead - behind) / 2e-3, rtol=2e-2, atol=1e-4 * np.abs(ahead))
+
+
+def test_mixed_precision_around_an_expression_changes_nothing(ir: str) -> None:
+    """On PIR Paddle casts the operands while it builds; legacy programs are rewritten when the optimizer is made."""
+    program, e, variables = inputs(stops=False)
+    mixed = paddle.amp.auto_cast(dtype='bfloat16') if ir == 'pir' else nullcontext()
+    with paddle.static.program_guard(program, paddle.static.Program()), mixed:
+        exact = e.matmul(variables['x'], variables['y'], transpose_y=True)
+        if ir == 'pir':  # still in force outside
+            assert 'bfloat16' in str(paddle.matmul(exact.raw, exact.raw).dtype).lower()
+    assert exact.dtype() == 'float32'
+    (value,) = Executor().run(program, FEED, [exact.raw])
+    np.testing.assert_allclose(value, X @ Y.T, rtol=1e-5, atol=1e-6)
 
 
 def test_additions_are_taken_out() -> None:

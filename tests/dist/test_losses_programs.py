@@ -112,6 +112,13 @@ def test_startup_programs_are_looked_at() -> None:
         dist.regression('maps', 'wide', net.main, net.main)
 
 
+def test_one_of_two_shapes_tells_the_number_of_classes() -> None:
+    net = Inputs()
+    losses = [dist.hinton('row', 'open', 'label', net.main, temperature=2), dist.dkd('open', 'row', net.main)]
+    losses.append(dist.skd('row', 'open', net.main))
+    assert all(list(loss.shape) in ([], [1]) for loss in losses)
+
+
 def test_every_way_to_name_a_variable() -> None:
     net = Inputs()
     graph = GraphWrapper(net.main)

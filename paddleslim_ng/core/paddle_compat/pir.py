@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _pir: Any = getattr(_core, 'pir', None)
+_mixed_precision: Any = getattr(_core, '_get_amp_attrs', None)
 
 
 def new_ir_mapping() -> Any:
@@ -168,8 +169,17 @@ def insertion_after(op: Any) -> Iterator[None]:
 
 
 def pir_call(name: str, *arguments: Any) -> Any:
-    """Build the PIR operator ``name`` at the current insertion point and return its result or results."""
-    return getattr(paddle._pir_ops, name)(*arguments)
+    """Build the PIR operator ``name`` at the current insertion point and return its result or results.
+
+    Within ``paddle.amp.auto_cast``, too, it computes in the element types of its operands.
+    """
+    mixing = _mixed_precision()
+    level = mixing._amp_level
+    mixing._amp_level = _core.AmpLevel.O0
+    try:
+        return getattr(paddle._pir_ops, name)(*arguments)
+    finally:
+        mixing._amp_level = level
 
 
 def full_int_array(values: list[int]) -> Any:
