@@ -29,6 +29,7 @@ BETWEEN_FEATURES: Mapping[str, Loss] = {
 HOLDING: Mapping[str, Loss] = {
     'l2': lambda t, s, main, startup: dist.l2(t, s, main),
     'cosine': lambda t, s, main, startup: dist.cosine(t, s, main),
+    'fsp': lambda t, s, main, startup: dist.fsp(t, t, s, s, main),
     'by hand': lambda t, s, main, startup: paddle.mean((t - s) * (t - s)),
 }
 BETWEEN_LOGITS: Mapping[str, Loss] = {
