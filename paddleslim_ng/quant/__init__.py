@@ -10,6 +10,13 @@ from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.export_checks import Agreement
 from paddleslim_ng.quant.formats import FORMATS
 from paddleslim_ng.quant.observers import OBSERVERS, threshold
+from paddleslim_ng.quant.post_training import (
+    ACTIVATION_TYPES,
+    QuantizedModel,
+    quant_post,
+    quant_post_static,
+    quantize_model,
+)
 from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
 from paddleslim_ng.quant.simulate import SimulatedProgram, simulate
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
@@ -17,6 +24,7 @@ from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatisti
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
 
 __all__ = [
+    'ACTIVATION_TYPES',
     'FORMATS',
     'OBSERVERS',
     'WEIGHT_TYPES',
@@ -25,6 +33,7 @@ __all__ = [
     'ExportedModel',
     'FoldedModel',
     'QuantizationSpec',
+    'QuantizedModel',
     'SimulatedProgram',
     'TargetOperator',
     'Targets',
@@ -37,7 +46,10 @@ __all__ = [
     'fake_quantize',
     'find_targets',
     'fold_batch_norm',
+    'quant_post',
+    'quant_post_static',
     'quantize',
+    'quantize_model',
     'read_feeds',
     'scale_of_threshold',
     'simulate',
