@@ -52,6 +52,10 @@ class Expressions:
         """Return ``x * factor + shift``."""
         return self.here.op('scale', {'X': x}, {'scale': float(factor), 'bias': float(shift), 'bias_after_scale': True})
 
+    def scale_by(self, x: VarWrapper, factor: VarWrapper) -> VarWrapper:
+        """Return ``x`` times the one number in ``factor``, which no gradient passes to; faster than multiplying."""
+        return self.here.op('scale', {'X': x, 'ScaleTensor': factor})
+
     def square(self, x: VarWrapper) -> VarWrapper:
         """Return ``x ** 2``."""
         return self.here.op('square', {'X': x})

@@ -25,11 +25,13 @@ class PirCall(NamedTuple):
         name: PIR name without dialect.
         slots: canonical slots of the tensors, in the function's order; a leading ``*`` marks a list of tensors.
         attrs: ``{attribute: default}`` in the function's order; ``...`` where there is no default.
+        operands: ``{optional canonical slot: attribute}`` whose place a tensor may take.
     """
 
     name: str
     slots: tuple[str, ...]
     attrs: Mapping[str, Any] = {}
+    operands: Mapping[str, str] = {}
 
 
 _REDUCTION = {'dim': ..., 'keep_dim': False}
@@ -91,7 +93,7 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'reduce_sum': PirCall('sum', ('X',), {'dim': ..., 'out_dtype': None, 'keep_dim': False}),
     'reshape': PirCall('reshape', ('X',), {'shape': ...}),
     'reshape2': PirCall('reshape', ('X',), {'shape': ...}),
-    'scale': PirCall('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}),
+    'scale': PirCall('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}, {'ScaleTensor': 'scale'}),
     'scatter': PirCall('scatter', ('X', 'Ids', 'Updates'), {'overwrite': True}),
     'slice': PirCall(
         'slice', ('Input',), {'axes': ..., 'starts': ..., 'ends': ..., 'infer_flags': ..., 'decrease_axis': ...}
@@ -129,7 +131,7 @@ def arguments_of(
             op=type,
         )
     call = PIR_CALLS[type]
-    check_names(type, 'slot', inputs, [slot.lstrip('*') for slot in call.slots])
+    check_names(type, 'slot', inputs, [*(slot.lstrip('*') for slot in call.slots), *call.operands])
     check_names(type, 'attribute', attrs, call.attrs)
     arguments: list[Any] = []
     for slot in call.slots:
@@ -140,8 +142,9 @@ def arguments_of(
             raise GraphError(f'{type} takes one variable through {slot!r}, not {len(group)}')
         else:
             arguments.append(group[0].raw)
+    tensors = {name: inputs[slot][0].raw for slot, name in call.operands.items() if inputs.get(slot)}
     for name, default in call.attrs.items():
-        value = attrs.get(name, default)
+        value = tensors.get(name, attrs.get(name, default))
         if value is ...:
             raise GraphError(f'{type} needs the attribute {name!r}')
         arguments.append(paddle_compat.pir_dtype(value) if name.endswith('dtype') and value is not None else value)

@@ -1,8 +1,9 @@
 """Calibration: one pass over the data, with statistics that operators in the program compute.
 
-Behind the producer of each observed tensor stand operators that find its extremes, divide it by the smallest power of
-two that holds them, and count a histogram (:mod:`paddleslim_ng.quant.statistics`). A few kilobytes are fetched for each
-tensor and batch; the tensor itself dies where it did before, so memory grows neither with the data nor with the layers.
+Behind the producer of each observed tensor stand operators that find its largest magnitudes, divide it by the smallest
+power of two that holds them, and count a histogram (:mod:`paddleslim_ng.quant.statistics`). A few kilobytes are fetched
+for each tensor and batch. Operators run in program order, so that the tensor itself dies where it did before: memory
+grows neither with the data nor with the layers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.core.paddle_compat import operators_in_order
 from paddleslim_ng.errors import ConfigError, DataError, GraphError
 from paddleslim_ng.quant.data_sources import Feed
 from paddleslim_ng.quant.statistics import BINS, SMALLEST_RANGE, CalibrationStatistics, TensorStatistics
@@ -130,21 +132,16 @@ def _observe(graph: GraphWrapper, var: VarWrapper) -> list[VarWrapper]:
     x, axes = e.cast(var, 'float32'), list(range(len(var.shape())))
     if not axes:
         x, axes = e.reshape(x, [1]), [0]
-    lowest, highest = e.here.op('reduce_min', {'X': x}, _over(axes)), e.max(x, axes)
-    shrink = _inverse_range(e, e.here.op('elementwise_max', {'X': highest, 'Y': e.scale(lowest, -1.0)}))
-    unit = e.multiply(x, shrink)
-    counts = e.here.op('histogram', {'X': unit}, {'bins': 2 * BINS, 'min': -1, 'max': 1})
-    rows = e.abs(unit)
+    rows = e.abs(x)
     if len(axes) > 1:
         rows = e.max(rows, axes[1:])
-    return [lowest, highest, shrink, e.sum(unit, axes), rows, counts]
+    shrink = _inverse_range(e, e.max(rows, [0]))
+    unit = e.scale_by(x, shrink)
+    counts = e.here.op('histogram', {'X': unit}, {'bins': 2 * BINS, 'min': -1, 'max': 1})
+    return [shrink, e.sum(unit, axes), rows, counts]
 
 
-_RESULTS: Final = 6
-
-
-def _over(axes: Sequence[int]) -> dict[str, Any]:
-    return {'dim': list(axes), 'keep_dim': False}
+_RESULTS: Final = 4
 
 
 def _inverse_range(e: Expressions, magnitude: VarWrapper) -> VarWrapper:
@@ -194,7 +191,8 @@ def _check_fed(observed: _Observed, feed: Feed, batch: int) -> None:
 def _run(runner: Executor, observed: _Observed, feed: Feed, scope: Any, batch: int) -> list[Any]:
     given = {name: feed[name] for name in observed.inputs}
     try:
-        return runner.run(observed.program, feed=given, fetch_list=observed.fetches, scope=scope)
+        with operators_in_order():
+            return runner.run(observed.program, feed=given, fetch_list=observed.fetches, scope=scope)
     except (ValueError, RuntimeError, TypeError, OSError, IndexError) as error:
         shapes = {name: list(np.shape(array)) for name, array in given.items()}
         raise DataError(f'the program cannot run on batch {batch}, of shapes {shapes}: {error}') from error
@@ -207,16 +205,15 @@ def _read(names: Sequence[str], outputs: Sequence[Any], batch: int) -> Iterable[
 
 
 def _statistics(name: str, results: Sequence[npt.NDArray[Any]], batch: int) -> TensorStatistics:
-    lowest, highest, shrink, total = (float(item.reshape(-1)[0]) for item in results[:4])
-    rows, counts = results[4].reshape(-1).astype(np.float64), results[5].astype(np.int64)
-    # Paddle's extremes may pass over NaN, and a histogram does; a sum does not.
-    if not np.isfinite([lowest, highest, shrink, total]).all() or max(abs(lowest), abs(highest)) > _LARGEST_RANGE:
+    shrink, total = (float(item.reshape(-1)[0]) for item in results[:2])
+    rows, counts = results[2].reshape(-1).astype(np.float64), results[3].astype(np.int64)
+    # Paddle's maxima may pass over NaN, and its histograms do; a sum does not.
+    if not (np.isfinite([shrink, total]).all() and np.isfinite(rows).all() and rows.max() <= _LARGEST_RANGE):
         raise DataError(
-            f'{name!r} is not finite on batch {batch}: it holds NaN, infinity or magnitudes beyond 2**100 (from '
-            f'{lowest:g} to {highest:g}); look at the data of that batch and at the parameters'
+            f'{name!r} is not finite on batch {batch}: it holds NaN, infinity or magnitudes beyond 2**100; look at the '
+            'data of that batch and at the parameters'
         )
-    limit = 1.0 / shrink
-    return TensorStatistics(name, counts, limit, lowest, highest, len(rows), float(rows.sum()) * limit)
+    return TensorStatistics(name, counts, 1.0 / shrink, float(rows.max()), len(rows), float(rows.sum()))
 
 
 def _images(feed: Feed, inputs: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What calibration keeps of an activation: a histogram that merges exactly, extremes, and mean largest magnitudes.
+"""What calibration keeps of an activation: a histogram that merges exactly, and the largest magnitudes.
 
 A histogram spans ``[-2**k, 2**k]``, where ``2**k`` is the smallest power of two that holds its data. Data that needs a
 larger range doubles it, and pairs of neighbouring bins become one: counts stay exact whatever the order of the batches,
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 
-__all__ = ['BINS', 'SMALLEST_RANGE', 'CalibrationStatistics', 'TensorStatistics', 'largest_range_needed']
+__all__ = ['BINS', 'SMALLEST_RANGE', 'CalibrationStatistics', 'TensorStatistics', 'range_for']
 
 # On either side of zero.
 BINS: Final = 4096
@@ -25,7 +25,7 @@ SMALLEST_RANGE: Final = 2.0**-100
 Counts = npt.NDArray[np.int64]
 
 
-def largest_range_needed(abs_max: float) -> float:
+def range_for(abs_max: float) -> float:
     """Return the smallest power of two, :data:`SMALLEST_RANGE` or more, that is not below a magnitude."""
     mantissa, exponent = np.frexp(max(abs_max, SMALLEST_RANGE))
     return float(np.ldexp(1.0, int(exponent) - (1 if mantissa == 0.5 else 0)))
@@ -39,8 +39,7 @@ class TensorStatistics:
         name: of the tensor.
         counts: ``[2 * BINS]`` int64: how many elements fell into each of the equal bins of ``[-range, range]``.
         range: a power of two that no magnitude exceeds.
-        minimum: smallest element.
-        maximum: largest element.
+        abs_max: largest magnitude.
         rows: how many positions along axis 0, images as a rule, were seen.
         row_abs_max: sum over the rows of the largest magnitude in each.
     """
@@ -48,8 +47,7 @@ class TensorStatistics:
     name: str
     counts: Counts
     range: float
-    minimum: float
-    maximum: float
+    abs_max: float
     rows: int
     row_abs_max: float
 
@@ -63,16 +61,22 @@ class TensorStatistics:
         values = np.asarray(array, np.float32).reshape(np.shape(array)[0] if np.ndim(array) else 1, -1)
         if not values.size or not np.isfinite(values).all():
             raise ConfigError(f'{name!r} has no statistics: it is empty, or holds NaN or infinity')
-        limit = largest_range_needed(float(np.max(np.abs(values))))
+        limit = range_for(float(np.max(np.abs(values))))
         counts, _ = np.histogram(values / np.float32(limit), 2 * BINS, (-1.0, 1.0))
         rows = np.max(np.abs(values), axis=1).astype(np.float64)
-        extremes = float(values.min()), float(values.max())
-        return cls(name, counts.astype(np.int64), limit, *extremes, len(values), float(rows.sum()))
+        return cls(name, counts.astype(np.int64), limit, float(rows.max()), len(values), float(rows.sum()))
 
     @property
-    def abs_max(self) -> float:
-        """Largest magnitude."""
-        return max(abs(self.minimum), abs(self.maximum))
+    def minimum(self) -> float:
+        """Lower edge of the lowest bin in use: a bound on the elements, at most a bin below the smallest."""
+        lowest = int(np.flatnonzero(self.counts)[0])
+        return max((lowest - BINS) * self.bin_width, -self.abs_max)
+
+    @property
+    def maximum(self) -> float:
+        """Upper edge of the highest bin in use: a bound on the elements, at most a bin above the largest."""
+        highest = int(np.flatnonzero(self.counts)[-1])
+        return min((highest + 1 - BINS) * self.bin_width, self.abs_max)
 
     @property
     def mean_abs_max(self) -> float:
@@ -109,8 +113,7 @@ class TensorStatistics:
             self.name,
             widened(self.counts, self.range, limit) + widened(other.counts, other.range, limit),
             limit,
-            min(self.minimum, other.minimum),
-            max(self.maximum, other.maximum),
+            max(self.abs_max, other.abs_max),
             self.rows + other.rows,
             self.row_abs_max + other.row_abs_max,
         )

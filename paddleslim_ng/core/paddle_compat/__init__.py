@@ -15,6 +15,7 @@ from paddleslim_ng.core.paddle_compat.builds import (
     is_legacy_program,
     is_pir_program,
     is_pir_value,
+    operators_in_order,
     self_test,
 )
 from paddleslim_ng.core.paddle_compat.dtypes import (
@@ -105,6 +106,7 @@ __all__ = [
     'new_ir_mapping',
     'new_scope',
     'operator_proto',
+    'operators_in_order',
     'parse_legacy',
     'pir_builds',
     'pir_call',

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import paddle
@@ -21,6 +23,7 @@ __all__ = [
     'is_legacy_program',
     'is_pir_program',
     'is_pir_value',
+    'operators_in_order',
     'self_test',
 ]
 
@@ -50,6 +53,25 @@ _OPERATION_NAMES = (
     'operands_source',
     'results',
 )
+
+
+# One for each of Paddle's interpreters.
+_IN_ORDER = ('FLAGS_new_executor_serial_run', 'FLAGS_enable_pir_in_executor_trace_run')
+
+
+@contextmanager
+def operators_in_order() -> Iterator[None]:
+    """Let executors that first run inside run the operators of a program one after the other, in program order.
+
+    Paddle's interpreters else start whatever has its inputs, and what nobody waits for may come last: it keeps its
+    inputs alive until then. The flags are Paddle's, of the process; they are as before afterwards.
+    """
+    before = paddle.get_flags(list(_IN_ORDER))
+    paddle.set_flags(dict.fromkeys(_IN_ORDER, True))
+    try:
+        yield
+    finally:
+        paddle.set_flags(before)
 
 
 def has_pir() -> bool:
