@@ -17,7 +17,7 @@ from paddleslim_ng.core.removal import remove_operators
 from paddleslim_ng.errors import DataError, EquivalenceError
 from paddleslim_ng.quant.folding_patterns import Foldable, find_foldable, scale_outputs
 from paddleslim_ng.quant.inference_part import inference_part
-from paddleslim_ng.quant.placement import own_scope
+from paddleslim_ng.quant.placement import own_scope, users_by_name
 from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.model_loading import InferenceModel
 
@@ -89,17 +89,18 @@ def fold_batch_norm(
     """
     scope = scope if scope is not None else paddle.static.global_scope()
     part = inference_part(program, feeds, fetches, scope)
-    original = part._replace(program=inference_part(part.program, part.feeds, part.fetches, scope).program)
+    original = inference_part(part.program, part.feeds, part.fetches, scope)
     kept = [GraphWrapper.name_of(item) for item in part.fetches]
     graph = GraphWrapper(part.program)
     folded: dict[str, str] = {}
     skipped: dict[str, str] = {}
     arrays: Arrays = {}
     doomed: list[OpWrapper] = []
+    users = users_by_name(graph)
     with matching_ir(part.program):
         for norm in [op for op in graph.ops() if op.type() == 'batch_norm']:
             output = norm.outputs('Y')[0].name()
-            found = find_foldable(norm, kept)
+            found = find_foldable(norm, kept, users)
             values = found if isinstance(found, str) else _folded_values(found, scope)
             if isinstance(found, str) or isinstance(values, str):
                 skipped[output] = str(values)

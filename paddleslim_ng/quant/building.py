@@ -11,6 +11,7 @@ import paddle
 
 from paddleslim_ng.core import GraphWrapper, clone_program, view_array
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
+from paddleslim_ng.quant.placement import users_by_name
 from paddleslim_ng.quant.quantizers import abs_max_scale, scale_of_threshold
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization, largest_integer
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
@@ -124,15 +125,13 @@ def _obstacle(target: TargetOperator, request: _Request) -> str | None:
 
 def _without_shared_weights(kept: list[TargetOperator], skipped: dict[str, str], graph: GraphWrapper) -> Targets:
     """A weight that any operator needs in float stays in float for all; what that leaves may leave more."""
+    users = users_by_name(graph)
     while True:
         readers: dict[str, set[int]] = {}
         for target in kept:
             if target.weight is not None:
                 readers.setdefault(target.weight, set()).add(target.op.idx())
-        others = {
-            name: [op for op in (*graph.var(name).outputs(), *graph.var(name).inputs()) if op.idx() not in known]
-            for name, known in readers.items()
-        }
+        others = {name: [op for op in users[name] if op.idx() not in known] for name, known in readers.items()}
         doomed = [target for target in kept if target.weight is not None and others[target.weight]]
         if not doomed:
             return Targets(tuple(kept), skipped)

@@ -53,5 +53,9 @@ def _write_weight(graph: GraphWrapper, item: Placed, integers: npt.NDArray[Any])
     floats = e.cast(codes, 'float32')
     if item.tensor.zero_point:
         floats = e.scale(floats, 1.0, -float(item.tensor.zero_point))
-    here.redirect(item.var, e.multiply(floats, step), item.readers)
+    values = e.multiply(floats, step)
+    for reader in item.readers:
+        for var in reader.all_inputs():
+            if var.name() == item.var.name():  # on PIR a shared parameter is several variables
+                here.redirect(var, values, [reader])
     return arrays

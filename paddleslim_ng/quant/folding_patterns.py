@@ -25,6 +25,7 @@ WEIGHTS: Final[Mapping[str, str]] = {
 }
 _TRANSPOSED: Final = frozenset({'conv2d_transpose', 'depthwise_conv2d_transpose'})
 _PRODUCTS: Final = frozenset({'mul', 'matmul', 'matmul_v2'})
+Users = Mapping[str, list[OpWrapper]]
 _PARAMETERS: Final = ('Scale', 'Bias', 'Mean', 'Variance')
 
 
@@ -56,19 +57,20 @@ class Foldable:
         return self.layer.all_outputs()[0]
 
 
-def find_foldable(norm: OpWrapper, kept: Collection[str]) -> Foldable | str:
+def find_foldable(norm: OpWrapper, kept: Collection[str], users: Users) -> Foldable | str:
     """Return what a batch norm can be folded into, or the reason why it cannot.
 
     Args:
         norm: a batch norm of an inference program.
         kept: names of tensors that have to stay, the outputs of the program.
+        users: by name, the operators that read or write a variable.
     """
     if not (norm.attr('is_test') or norm.attr('use_global_stats')):
         return 'it computes with the statistics of the batch'
     parameters = [var for slot in _PARAMETERS for var in norm.inputs(slot)]
     if len(parameters) != len(_PARAMETERS):
         return 'it lacks a scale or a bias'
-    shared = [var.name() for var in parameters if any(op is not norm for op in (*var.outputs(), *var.inputs()))]
+    shared = [var.name() for var in parameters if any(op is not norm for op in users[var.name()])]
     if shared:
         return f'its parameter {shared[0]!r} is used by other operators, too'
     others = [
@@ -76,10 +78,10 @@ def find_foldable(norm: OpWrapper, kept: Collection[str]) -> Foldable | str:
     ]
     if any(var.outputs() for var in others):
         return 'its statistics are read by other operators'
-    return _layer_before(norm, kept)
+    return _layer_before(norm, kept, users)
 
 
-def _layer_before(norm: OpWrapper, kept: Collection[str]) -> Foldable | str:
+def _layer_before(norm: OpWrapper, kept: Collection[str], users: Users) -> Foldable | str:
     source = norm.inputs('X')[0]
     maker = _only_maker(source)
     addition = bias = reshaping = None
@@ -96,6 +98,9 @@ def _layer_before(norm: OpWrapper, kept: Collection[str]) -> Foldable | str:
     for var in (source, product):
         if len(var.outputs()) != 1 or var.name() in kept:
             return f'{var.name()!r}, which is normalized, is used otherwise, too'
+    for what, parameter in (('weight', maker.inputs(WEIGHTS[maker.type()])[0]), ('bias', bias)):
+        if parameter is not None and (not parameter.is_parameter() or len(users[parameter.name()]) != 1):
+            return f'the {what} {parameter.name()!r} is no parameter, or used by other operators, too'
     return _checked(norm, maker, addition, bias, reshaping)
 
 
@@ -130,10 +135,6 @@ def _checked(
     rank = len(product.shape())
     layout = norm.attr('data_layout') or 'NCHW'
     axis = rank - 1 if layout.endswith('C') else 1
-    if not weight.is_parameter() or len(weight.outputs()) != 1 or weight.inputs():
-        return f'the weight {weight.name()!r} is no parameter, or used by other operators, too'
-    if bias is not None and len(bias.outputs()) != 1:
-        return f'the bias {bias.name()!r} is used by other operators, too'
     if layer.inputs('Bias'):
         return f'{layer.type()} has a bias of its own'
     if layer.type() in _PRODUCTS:

@@ -11,7 +11,7 @@ from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, has_array, l
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 
-__all__ = ['Placed', 'first_output', 'float_weights', 'operator_of', 'own_scope', 'place_tensors']
+__all__ = ['Placed', 'first_output', 'float_weights', 'operator_of', 'own_scope', 'place_tensors', 'users_by_name']
 
 _FLOAT = 'float32'
 
@@ -52,6 +52,18 @@ def operator_of(graph: GraphWrapper, output: str) -> OpWrapper:
     return makers[0]
 
 
+def users_by_name(graph: GraphWrapper) -> dict[str, list[OpWrapper]]:
+    """Return the operators that read or write each variable, by its name.
+
+    On PIR a parameter that layers share by its name is several variables.
+    """
+    found: dict[str, dict[int, OpWrapper]] = {}
+    for var in graph.vars():
+        group = found.setdefault(var.name(), {})
+        group.update((op.idx(), op) for op in (*var.outputs(), *var.inputs()))
+    return {name: list(group.values()) for name, group in found.items()}
+
+
 def place_tensors(graph: GraphWrapper, spec: QuantizationSpec) -> list[Placed]:
     """Find the tensors of a specification in a program, and check that they can be quantized there.
 
@@ -67,23 +79,27 @@ def place_tensors(graph: GraphWrapper, spec: QuantizationSpec) -> list[Placed]:
             if name not in read:
                 raise GraphError(f'the operator {op.type()} that makes {output!r} does not read {name!r}')
             readers[name].append(op)
+    users = users_by_name(graph)
     found = []
     for name, tensor in spec.tensors.items():
         placed = Placed(tensor, graph.var(name), sorted(readers[name], key=lambda op: op.idx()))
-        (_check_weight if placed.is_weight else _check_activation)(placed)
+        if placed.is_weight:
+            _check_weight(placed, users[name])
+        else:
+            _check_activation(placed)
         found.append(placed)
     return found
 
 
-def _check_weight(placed: Placed) -> None:
+def _check_weight(placed: Placed, users: list[OpWrapper]) -> None:
     tensor, var, readers = placed
     if not var.is_parameter() or var.dtype() != _FLOAT:
         raise GraphError(f'{var!r} ({var.dtype()}) is no {_FLOAT} parameter, so it cannot be quantized as a weight')
     sizes = var.shape()
     if tensor.axis is not None and (tensor.axis >= len(sizes) or sizes[tensor.axis] != tensor.scale.size):
         raise GraphError(f'{var!r} has not the {tensor.scale.size} channels along axis {tensor.axis} to quantize')
-    known = {id(op) for op in readers}
-    others = [op.type() for op in (*var.outputs(), *var.inputs()) if id(op) not in known]
+    known = {op.idx() for op in readers}
+    others = [op.type() for op in users if op.idx() not in known]
     if others:
         raise GraphError(f'the weight {var.name()!r} is used by {others}, too, which are not quantized')
 
