@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from paddleslim_ng.cli import launch_arguments
+from paddleslim_ng.cli import launch_arguments, quantize_arguments
 from paddleslim_ng.version import __version__
 
 __all__ = ['FORMATS', 'build_parser']
@@ -12,7 +12,7 @@ __all__ = ['FORMATS', 'build_parser']
 FORMATS = ('lite', 'pdmodel', 'json', 'onnx')
 
 _ABOUT = """\
-Look into Paddle inference models, convert them, prove the result and measure it; launch training jobs.
+Look into Paddle inference models, convert and quantize them, prove the result and measure it; launch training jobs.
 
 A MODEL is named by its path without suffix (out/net for out/net.json and out/net.pdiparams), by its program file
 (out/net.json, out/net.pdmodel), or by a folder that holds one model. Where the files have other names, give the folder,
@@ -33,6 +33,7 @@ examples, from a Paddle 3 model to a phone:
   paddleslim-ng convert out/net.json --to lite --target x86 --output net_x86.nb
   paddleslim-ng verify net_x86.nb --reference out/net.json
   paddleslim-ng measure out/pruned.json --original out/net.json
+  paddleslim-ng quantize out/net.json --data images.npy -o int8/net
 
 `paddleslim-ng COMMAND --help` explains a command.
 
@@ -102,6 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
     _convert(_command(commands, 'convert', 'write a model as .nb, .pdmodel, .json or .onnx', _CONVERT))
     _verify(_command(commands, 'verify', 'compare a file with the model that it came from', _VERIFY))
     _measure(_command(commands, 'measure', 'time models on every engine of this machine', _MEASURE))
+    quantize = _command(commands, 'quantize', 'make a model of integers, without training', quantize_arguments.ABOUT)
+    _model(quantize)
+    quantize_arguments.add_arguments(quantize)
+    _shapes(quantize)
     launch_arguments.add_arguments(
         _command(commands, 'launch', 'train on several processes, and go on after failures', launch_arguments.ABOUT)
     )

@@ -25,6 +25,7 @@ _COMMANDS = {
     'convert': 'paddleslim_ng.cli.convert_command',
     'verify': 'paddleslim_ng.cli.verify_command',
     'measure': 'paddleslim_ng.cli.measure_command',
+    'quantize': 'paddleslim_ng.cli.quantize_command',
     'launch': 'paddleslim_ng.cli.launch_command',
 }
 

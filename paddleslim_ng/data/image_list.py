@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ IMAGENET_STD: Final[tuple[float, float, float]] = (0.229, 0.224, 0.225)
 _AREA: Final[tuple[float, float]] = (0.08, 1.0)
 _ASPECT: Final[tuple[float, float]] = (3 / 4, 4 / 3)
 _TRIES: Final[int] = 10
+_SUFFIXES: Final[frozenset[str]] = frozenset({'.bmp', '.jpeg', '.jpg', '.png'})
 
 
 class ImageList(paddle.io.Dataset):  # type: ignore[misc]
@@ -82,6 +84,26 @@ class ImageList(paddle.io.Dataset):  # type: ignore[misc]
         self.labels: npt.NDArray[np.int64] = np.array(labels, np.int64).reshape(-1, 1)
         self.augment, self.seed, self.epoch = augment, seed, 0
         self._decoder = ImageDecoder()
+
+    @classmethod
+    def of_folder(cls, folder: str | os.PathLike[str], **options: Any) -> ImageList:
+        """Return the images of a folder, in the order of their names, all with the label 0: for calibration.
+
+        Args:
+            folder: searched for ``.bmp``, ``.jpeg``, ``.jpg`` and ``.png``, subfolders included.
+            options: keyword arguments of the class.
+
+        Raises:
+            DataError: the folder is missing or has no images.
+        """
+        root = Path(folder)
+        found = sorted(path.relative_to(root) for path in root.rglob('*') if path.suffix.lower() in _SUFFIXES)
+        if not found:
+            raise DataError(f'the folder {os.fspath(folder)!r} {"has no images" if root.is_dir() else "is missing"}')
+        with tempfile.TemporaryDirectory() as scratch:
+            listed = Path(scratch, 'images.txt')
+            listed.write_text(''.join(f'{path.as_posix()} 0\n' for path in found), encoding='utf-8')
+            return cls(listed, root, **options)
 
     def __len__(self) -> int:
         return len(self.paths)

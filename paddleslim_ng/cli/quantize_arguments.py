@@ -1,0 +1,63 @@
+"""The arguments of ``paddleslim-ng quantize`` and their help."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ['ABOUT', 'add_arguments']
+
+ABOUT = """\
+Make a model of integers from a float model and some of its data, without training. What was written is read back: its
+weights must be integers of the width asked for, and it must compute what the quantization simulates.
+
+--data is one of
+  digits       the handwritten digits of scikit-learn, in the size that the model takes
+  FILE.npy     an array [N, ...] for a model with one input
+  FILE.npz     arrays by the names of the inputs, of numpy.savez
+  FOLDER       images, resized and cropped as for evaluation, less --mean, divided by --std
+
+--data-free calibrates on made-up noise: for a first look at size and speed, not for a model that is used.
+
+examples:
+  paddleslim-ng quantize out/net.json --data images.npy -o int8/net
+  paddleslim-ng quantize out/net --data photos --batches 16 --algo KL -o int8/net
+  paddleslim-ng quantize out/net --data digits --weight-bits 4 --format decomposed -o four/net
+  paddleslim-ng convert int8/net --to lite --precision int8               then, for the phone
+  paddleslim-ng measure int8/net --original out/net                       and what it brings here
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that the command does not share with others."""
+    parser.add_argument('-o', '--output', required=True, metavar='PATH', help='path without suffix of the result')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--data', metavar='DATA', help='what to calibrate with; see above')
+    source.add_argument('--data-free', action='store_true', help='calibrate on noise; the result is a rough guess')
+    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='images in a batch (default: 8)')
+    parser.add_argument('--batches', type=int, metavar='N', help='batches to read (default: at most 32)')
+    parser.add_argument('--mean', type=_numbers, metavar='A,B,C', help="of each channel (default: ImageNet's; grey .5)")
+    parser.add_argument('--std', type=_numbers, metavar='A,B,C', help='deviation of each channel')
+    parser.add_argument(
+        '--algo', default='hist', help='abs_max, avg, hist (default), KL, mse, emd, min_max or ptf: which range is kept'
+    )
+    parser.add_argument(
+        '--percentile', type=float, default=0.9999, metavar='X', help='kept by --algo hist (default: 0.9999)'
+    )
+    parser.add_argument('--weight-bits', type=int, default=8, metavar='N', help='2 to 16 (default: 8)')
+    parser.add_argument('--activation-bits', type=int, default=8, metavar='N', help='2 to 16 (default: 8)')
+    parser.add_argument('--per-tensor', action='store_true', help='one scale for a weight, not one for each channel')
+    parser.add_argument('--full', action='store_true', help='quantize operators without weights, too')
+    parser.add_argument('--types', metavar='A,B', help='types of operators (default: all that have weights)')
+    parser.add_argument(
+        '--skip', action='append', default=[], metavar='TENSOR', help='leave what reads it in float; may be repeated'
+    )
+    parser.add_argument('--no-fold', action='store_true', help='do not fold batch norm into the weights')
+    parser.add_argument(
+        '--format',
+        default='quantize_linear',
+        help='quantize_linear (default) or fake_quantize for devices; decomposed for Paddle itself, up to 16 bits',
+    )
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(',')]
