@@ -84,7 +84,7 @@ def store_array(scope: Any, name: str, array: npt.NDArray[Any], place: Any = Non
     tensor.set(content, where)
 
 
-def share_tensor(scope: Any, old: str, new: str, place: Any = None) -> bool:
+def share_tensor(scope: Any, old: str, new: str, place: Any = None, target: Any = None) -> bool:
     """Let ``new`` name the memory of the tensor called ``old`` as well, where it is on ``place`` already.
 
     Args:
@@ -92,6 +92,7 @@ def share_tensor(scope: Any, old: str, new: str, place: Any = None) -> bool:
         old: name of an initialized tensor.
         new: another name; its content is lost.
         place: device; None is where the tensor is.
+        target: scope of the new name; ``scope`` where None.
 
     Returns:
         Whether it was done.
@@ -100,7 +101,7 @@ def share_tensor(scope: Any, old: str, new: str, place: Any = None) -> bool:
     where = tensor._place()
     if place is not None and not (where.is_cpu_place() and isinstance(place, paddle.CPUPlace)):
         return False
-    scope.var(new).get_tensor()._share_data_with(tensor)
+    (scope if target is None else target).var(new).get_tensor()._share_data_with(tensor)
     return True
 
 

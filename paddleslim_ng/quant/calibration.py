@@ -19,7 +19,8 @@ from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
-from paddleslim_ng.core.paddle_compat import operators_in_order
+from paddleslim_ng.core.paddle_compat import new_scope, operators_in_order
+from paddleslim_ng.core.parameters import has_array, share_tensor
 from paddleslim_ng.errors import ConfigError, DataError, GraphError
 from paddleslim_ng.quant.data_sources import Feed
 from paddleslim_ng.quant.statistics import BINS, SMALLEST_RANGE, CalibrationStatistics, TensorStatistics
@@ -57,7 +58,8 @@ def calibrate(
         The statistics of every tensor. ``rows`` are the positions along axis 0 of each.
 
     Raises:
-        GraphError: a tensor does not exist or depends on no input, or an input that it needs is not fed.
+        GraphError: a tensor does not exist or depends on no input, an input that it needs is not fed, or a parameter
+            is not in the scope.
         ConfigError: no tensor is given, or one does not hold floating-point numbers, or is a parameter.
         DataError: no batch; a batch that the program cannot run on; NaN, infinity or magnitudes beyond 2**100 in a
             tensor. Batch (counted from 1) and tensor are named.
@@ -71,12 +73,12 @@ def calibrate(
     scope = scope if scope is not None else paddle.static.global_scope()
     place = getattr(executor, 'place', None) or paddle.CPUPlace()
     observed = _Observed.of(source, tensors)
-    runner = Executor(place)
+    runner, own = Executor(place), _sharing_scope(observed.program, scope)
     seen: dict[str, TensorStatistics] = {}
     batches = images = 0
     for batch, feed in enumerate(feeds, start=1):
         _check_fed(observed, feed, batch)
-        outputs = _run(runner, observed, feed, scope, batch)
+        outputs = _run(runner, observed, feed, own, batch)
         for name, statistics in _read(observed.names, outputs, batch):
             seen[name] = seen[name].merge(statistics) if name in seen else statistics
         batches = batch
@@ -180,6 +182,16 @@ def _needed_inputs(graph: GraphWrapper, observed: Mapping[str, VarWrapper]) -> l
     if not inputs:
         raise GraphError(f'{sorted(observed)} depend on no input: there is nothing to feed')
     return inputs
+
+
+def _sharing_scope(program: Any, scope: Any) -> Any:
+    """Return a scope with the parameters of another one, in the same memory; what runs leave behind dies with it."""
+    own = new_scope()
+    for var in GraphWrapper(program).vars():
+        kept = var.persistable() and has_array(scope, var.name())
+        if var.outputs() and (var.is_parameter() or kept):
+            share_tensor(scope, var.name(), var.name(), target=own)
+    return own
 
 
 def _check_fed(observed: _Observed, feed: Feed, batch: int) -> None:
