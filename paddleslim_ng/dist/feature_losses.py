@@ -37,7 +37,7 @@ def feature_losses(
         weights: one for all or one for each pair, at least 0; None is 1.
         program: merged program of either IR; the default main program where None.
         startup_program: takes the initial values of adapters; the default startup program where None.
-        **options: further arguments of the loss, such as ``adapter='linear'`` for ``'regression'``.
+        **options: further arguments of the loss, such as ``adapter='always'`` for ``'regression'``.
 
     Returns:
         The weighted sum, a scalar Variable or Value; :func:`combine` can give it a schedule.
