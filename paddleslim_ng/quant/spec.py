@@ -143,7 +143,8 @@ class QuantizationSpec:
         for output, names in self.operators.items():
             unknown = [name for name in names if name not in self.tensors]
             if unknown or not names:
-                raise ConfigError(f'the operator that makes {output!r} reads {unknown or "nothing"} quantized')
+                what = f'{unknown}, which are not among the tensors' if unknown else 'nothing'
+                raise ConfigError(f'the operator that makes {output!r} reads quantized: {what}')
         both = sorted(set(self.operators) & set(self.skipped))
         if both:
             raise ConfigError(f'the operators that make {both} are quantized and skipped')

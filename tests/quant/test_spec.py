@@ -100,7 +100,7 @@ def test_parts_that_contradict_each_other() -> None:
         QuantizationSpec({'y': tensors['x']}, {})
     with pytest.raises(ConfigError, match='quantized and skipped'):
         QuantizationSpec(tensors, {'a': ('x',)}, {'a': 'why'})
-    with pytest.raises(ConfigError, match='reads nothing quantized'):
+    with pytest.raises(ConfigError, match='reads quantized: nothing'):
         QuantizationSpec(tensors, {'a': ()})
 
 

@@ -1,0 +1,314 @@
+"""Quantized models on disk: integers of the right width, the simulation's outputs, and int8 kernels on the runtimes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+import paddleslim_ng as slim
+from paddleslim_ng.core import GraphWrapper, load_array, store_array
+from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError, GraphError
+from paddleslim_ng.quant import FORMATS, QuantizationSpec, export_quantized, quantize, simulate
+from paddleslim_ng.quant import formats as formats_module
+from paddleslim_ng.runtime import load_inference_model
+from paddleslim_ng.runtime.predictor_process import PredictorProcess
+from tests.quant import quantized_nets as nets
+
+nn = paddle.nn
+F = nn.functional
+
+
+def layers(x: Any) -> Any:
+    """Transposed convolutions, grouped ones, and products of three axes with and without bias."""
+    x = F.relu(nn.Conv2DTranspose(4, 6, 2, groups=2)(x))
+    x = F.relu(nn.Conv2DTranspose(6, 6, 2, bias_attr=False)(x))
+    x = F.relu(nn.Conv2D(6, 6, 3, groups=3)(x))
+    x = paddle.reshape(x, [0, 6, 16])
+    x = F.relu(nn.Linear(16, 12)(x))
+    return nn.Linear(12, 5, bias_attr=False)(x)
+
+
+NETS: Mapping[str, Callable[[], nets.Net]] = {
+    'convolutions': nets.conv_net,
+    'others': lambda: nets.build(layers, (4, 4, 4)),
+}
+
+
+def export(net: nets.Net, folder: Path, format: str, spec: QuantizationSpec, **options: Any) -> Any:
+    program, feeds, fetches, scope = net.model
+    return export_quantized(
+        program, spec, folder / 'int8', feeds, fetches, scope, format=format, feed=net.feed, **options
+    )
+
+
+def outputs_of(exported: Any, feed: Any) -> Any:
+    model = load_inference_model(exported.prefix, paddle.static.Scope())
+    return slim.Executor().run(model.program, feed, model.fetches, scope=model.scope)[0]
+
+
+@pytest.mark.parametrize('weight_quantize_type', ['channel_wise_abs_max', 'abs_max'])
+@pytest.mark.parametrize('format', FORMATS)
+@pytest.mark.parametrize('case', NETS)
+def test_formats(case: str, format: str, weight_quantize_type: str, tmp_path: Path) -> None:
+    net = NETS[case]()
+    before, state = repr(GraphWrapper(net.program).ops()), nets.state_of(net)
+    spec = nets.spec_of(net, weight_quantize_type=weight_quantize_type, weight_bits=7)
+    exported = export(net, tmp_path, format, spec)
+    assert not exported.skipped
+    assert not exported.left_out
+    assert exported.agreement.operators < 1e-5
+    assert exported.agreement.steps <= 1
+    simulated = simulate(net.program, spec, net.scope)
+    (expected,) = slim.Executor().run(simulated.program, net.feed, net.fetches, scope=simulated.scope)
+    found = outputs_of(exported, net.feed)
+    assert np.abs(found - expected).max() == pytest.approx(exported.agreement.difference, rel=1e-3, abs=1e-6)
+    assert exported.agreement.from_float == pytest.approx(
+        np.abs(net.run()[0] - expected).max() / np.abs(expected).max(), rel=0.01
+    )
+    # Some of it is quantized at all.
+    assert exported.agreement.from_float > 1e-3
+    nets.assert_untouched(net, before, state)
+
+
+@pytest.mark.parametrize('bits', [2, 4])
+@pytest.mark.parametrize('format', FORMATS)
+def test_few_bits_are_few_bits(format: str, bits: int, tmp_path: Path) -> None:
+    """Paddle 3 takes the range of integers from attributes that Paddle 2 does not know."""
+    net = nets.conv_net()
+    spec = nets.spec_of(net, weight_bits=bits, activation_bits=bits)
+    exported = export(net, tmp_path, format, spec)
+    assert exported.distinct.keys() == {tensor.name for tensor in spec.of_kind('weight')}
+    assert max(exported.distinct.values()) == 2**bits - 1
+    model = load_inference_model(exported.prefix, paddle.static.Scope())
+    for tensor in spec.of_kind('weight'):
+        codes = load_array(model.scope, FORMATS[format].integers(tensor.name))
+        assert codes.dtype == (np.float32 if format == 'fake_quantize' else np.int8)
+        np.testing.assert_array_equal(codes, quantize(load_array(net.scope, tensor.name), tensor))
+    for op in GraphWrapper(model.program).ops():
+        if op.type() in ('quantize_linear', 'dequantize_linear'):
+            limit = 2 ** (bits - 1) - 1
+            assert [op.raw.attr(name) for name in ('qmin', 'qmax', 'bit_length')] == [-limit, limit, bits]
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    net = nets.conv_net()
+    spec = nets.spec_of(net, weight_bits=16, activation_bits=12)
+    with pytest.raises(ConfigError, match=r"at most 8: take another of \['fake_quantize', 'decomposed'\]"):
+        export(net, tmp_path, 'quantize_linear', spec)
+    exported = export(net, tmp_path, 'decomposed', spec)
+    assert exported.agreement.from_float < 2e-3
+    model = load_inference_model(exported.prefix, paddle.static.Scope())
+    codes = [load_array(model.scope, f'{tensor.name}@integers') for tensor in spec.of_kind('weight')]
+    assert {array.dtype for array in codes} == {np.dtype('int16')}
+    with pytest.raises(ConfigError, match='known: '):
+        export(net, tmp_path, 'onnx', spec)
+
+
+def test_sizes_are_those_on_disk(tmp_path: Path) -> None:
+    def body(x: Any) -> Any:
+        return nn.Linear(256, 256)(F.relu(nn.Linear(256, 256)(x)))
+
+    net = nets.build(body, (256,))
+    spec = nets.spec_of(net)
+    sizes = {}
+    for format in FORMATS:
+        exported = export(net, tmp_path / format, format, spec)
+        files = [exported.program_file, exported.parameter_file]
+        assert exported.file_bytes == sum(path.stat().st_size for path in files)
+        assert sorted(path.name for path in (tmp_path / format).iterdir()) == sorted(path.name for path in files)
+        assert f'{exported.file_bytes:,} bytes' in str(exported)
+        sizes[format] = exported.file_bytes / exported.float_bytes
+    assert sizes['quantize_linear'] < 0.29
+    assert sizes['decomposed'] < 0.29
+    assert 1 < sizes['fake_quantize'] < 1.05
+
+
+def test_weights_alone(tmp_path: Path) -> None:
+    net = nets.conv_net()
+    spec = slim.quant.spec_from_thresholds(net.program, None, scope=net.scope, weight_bits=4)
+    for format in ('quantize_linear', 'decomposed'):
+        exported = export(net, tmp_path / format, format, spec)
+        assert exported.agreement.relative_difference < 1e-5
+    with pytest.raises(ConfigError, match='reads 0 activations; take quantize_linear'):
+        export(net, tmp_path, 'fake_quantize', spec)
+
+
+def test_activations_alone(tmp_path: Path) -> None:
+    """Sums and products of activations, as full quantization takes them."""
+
+    def body(x: Any) -> Any:
+        h = F.relu(x) + x
+        return F.softmax(h) if paddle.__version__.startswith('2.') else h + F.relu(h)
+
+    net = nets.build(body, (6, 5))
+    limits = nets.thresholds(net, full=True)
+    spec = slim.quant.spec_from_thresholds(net.program, limits, scope=net.scope, is_full_quantize=True)
+    assert spec.operators
+    assert not spec.of_kind('weight')
+    for format in FORMATS:
+        exported = export(net, tmp_path / format, format, spec)
+        assert exported.agreement.operators < 1e-5
+        assert exported.agreement.from_float > 1e-4
+
+
+def test_zero_points(tmp_path: Path) -> None:
+    net = nets.conv_net()
+    spec = nets.spec_of(net)
+    name = spec.of_kind('activation')[-1].name
+    tensor = dataclasses.replace(spec.tensors[name], zero_point=-127, scale=spec.tensors[name].scale / 2)
+    weight = next(tensor for tensor in spec.of_kind('weight'))
+    moved = dataclasses.replace(weight, zero_point=5, scale=weight.scale * 1.1)
+    affine = QuantizationSpec({**spec.tensors, name: tensor, weight.name: moved}, spec.operators)
+    assert export(net, tmp_path, 'decomposed', affine).agreement.operators < 1e-5
+    for format in ('quantize_linear', 'fake_quantize'):
+        with pytest.raises(ConfigError, match=r'zero point .* take decomposed'):
+            export(net, tmp_path, format, affine)
+
+
+def test_operators_that_the_outputs_do_not_need_are_left_out_and_listed(tmp_path: Path) -> None:
+    def body(x: Any) -> Any:
+        h = F.relu(nn.Conv2D(3, 4, 3)(x))
+        return nn.Conv2D(4, 2, 1)(h), nn.Conv2D(4, 3, 1)(h)
+
+    net = nets.build(body)
+    limits = nets.thresholds(net)
+    spec = slim.quant.spec_from_thresholds(net.program, limits, scope=net.scope)
+    exported = export(net._replace(fetches=net.fetches[:1]), tmp_path, 'quantize_linear', spec)
+    assert len(exported.left_out) == 1
+    assert len(exported.distinct) == 2
+    assert f'not needed for the outputs: {exported.left_out[0]}' in str(exported)
+    limits.pop('x')
+    some = slim.quant.spec_from_thresholds(net.program, limits, scope=net.scope)
+    again = export(net, tmp_path, 'quantize_linear', some)
+    assert list(again.skipped.values()) == ["its input 'x' has no threshold"]
+    assert "its input 'x' has no threshold" in str(again)
+    with pytest.raises(ConfigError, match='nothing to export'):
+        export(net, tmp_path, 'quantize_linear', QuantizationSpec({}, {}))
+
+
+@pytest.mark.parametrize('wrong', ['scale', 'integers'])
+@pytest.mark.parametrize('format', FORMATS)
+def test_what_was_written_wrongly_is_not_saved(
+    format: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = nets.conv_net()
+    spec = nets.spec_of(net)
+    export(net, tmp_path, format, spec)
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    row = FORMATS[format]
+
+    def write(graph: Any, placed: Any, integers: Any) -> Any:
+        arrays = row.write(graph, placed, integers)
+        scale = next(item for item in arrays if item.endswith(('@scale', '@step')))
+        name = scale if wrong == 'scale' else row.integers(next(iter(integers)))
+        arrays[name] = arrays[name] * arrays[name].dtype.type(2) if wrong == 'scale' else arrays[name] + 1
+        return arrays
+
+    changed = {**FORMATS, format: dataclasses.replace(row, write=write)}
+    monkeypatch.setattr(formats_module, 'FORMATS', changed)
+    with pytest.raises(EquivalenceError, match='nothing was saved'):
+        export(net, tmp_path, format, spec)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+def test_feeds_and_folders_of_no_use(tmp_path: Path) -> None:
+    net = nets.conv_net()
+    spec = nets.spec_of(net)
+    wrong = net._replace(feed={'x': np.zeros([2, 5, 8, 8], 'float32')})
+    with pytest.raises(DataError, match=r"feed of shapes \{'x': \[2, 5, 8, 8\]\}"):
+        export(wrong, tmp_path, 'quantize_linear', spec)
+    wrong = net._replace(feed={'x': np.full([2, 3, 8, 8], np.nan, 'float32')})
+    with pytest.raises(DataError, match='NaN'):
+        export(wrong, tmp_path, 'quantize_linear', spec)
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(DataError, match='cannot write the model'):
+        export(net, tmp_path / 'file', 'quantize_linear', spec)
+    with pytest.raises(GraphError, match='depend on the data inputs'):
+        export(net._replace(feeds=[]), tmp_path, 'quantize_linear', spec)
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize('format', ['quantize_linear', 'fake_quantize'])
+def test_int8_kernels_in_paddle_lite(format: str, tmp_path: Path) -> None:
+    net = nets.conv_net()
+    folded = slim.quant.fold_batch_norm(*net.model, feed=net.feed)
+    net = nets.Net(*folded.model, net.feed)
+    exported = export(net, tmp_path, format, nets.spec_of(net))
+    result = slim.deploy.to_lite(exported.prefix, tmp_path / 'arm', 'arm', 'int8', check=False)
+    counts = result.nb.counts()
+    assert counts['conv2d arm int8'] == 3
+    assert counts['depthwise_conv2d arm int8'] == 1
+    assert counts['fc arm int8'] == 1
+    # Biases and activations are part of these kernels: the residual sum is the only one left.
+    assert {kernel.op for kernel in result.kernels if kernel.precision == 'fp32'} <= {'elementwise_add', 'pool2d'}
+    assert counts['elementwise_add arm fp32'] == 1
+
+
+@pytest.mark.parametrize('format', ['quantize_linear', 'fake_quantize'])
+def test_int8_in_paddle_inference(format: str, tmp_path: Path) -> None:
+    """Its int8 kernels round where the simulation does, and their results once more on the way to the next one.
+
+    Paddle takes the scale of an output of a product from as many weights in a row as there are inputs, as if the matrix
+    were transposed. Here every such row and every column has the same largest magnitude.
+    """
+    net = nets.conv_net()
+    weight = nets.operators(net.program, 'matmul_v2')[0].inputs('Y')[0].name()
+    values = np.clip(load_array(net.scope, weight), -0.3, 0.3)
+    values[np.arange(16), np.arange(16) % 10] = 0.3
+    store_array(net.scope, weight, values)
+    exported = export(net, tmp_path, format, nets.spec_of(net))
+    files = exported.program_file, exported.parameter_file
+    expected = outputs_of(exported, net.feed)
+    with PredictorProcess(*files, precision='int8') as process:
+        process.set_inputs(net.feed)
+        process.run()
+        (found,) = process.outputs().values()
+    scale = np.abs(expected).max()
+    assert np.abs(found - expected).max() < 0.03 * scale
+    assert not np.array_equal(found, expected)
+
+
+NETWORKS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    'MobileNet': ((3, 64, 64), {'scale': 0.25}),
+    'MobileNetV2': ((3, 64, 64), {'scale': 0.25}),
+    'ResNet18': ((3, 64, 64), {'scale': 0.25}),
+    'VisionTransformer': ((3, 32, 32), {'scale': 0.34, 'depth': 2, 'head_dim': 8}),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('format', ['quantize_linear', 'fake_quantize'])
+@pytest.mark.parametrize('name', NETWORKS)
+def test_networks(name: str, format: str, tmp_path: Path) -> None:
+    """All that has weights is int8 on Arm and in Paddle Inference, and computes what the simulation does."""
+    shape, kwargs = NETWORKS[name]
+    network = slim.models.create(name, **kwargs)
+
+    def body(x: Any) -> Any:
+        network.net(x, 10)
+        return network.logits
+
+    net = nets.build(body, shape)
+    folded = slim.quant.fold_batch_norm(*net.model, feed=net.feed)
+    assert not folded.skipped
+    net = nets.Net(*folded.model, net.feed)
+    spec = nets.spec_of(net)
+    exported = export(net, tmp_path, format, spec)
+    assert exported.agreement.operators < 1e-5
+    result = slim.deploy.to_lite(exported.prefix, tmp_path / 'arm', 'arm', 'int8', check=False)
+    with_weights = [kernel for kernel in result.kernels if kernel.op in ('conv2d', 'depthwise_conv2d', 'fc')]
+    assert len(with_weights) == len(spec.operators)
+    assert {kernel.precision for kernel in with_weights} == {'int8'}
+    assert not any(kernel.op == 'batch_norm' for kernel in result.kernels)
+    with PredictorProcess(exported.program_file, exported.parameter_file, precision='int8') as process:
+        process.set_inputs(net.feed)
+        process.run()
+        (found,) = process.outputs().values()
+    expected = outputs_of(exported, net.feed)
+    assert np.abs(found - expected).max() < max(0.03, 2 * exported.agreement.from_float) * np.abs(expected).max()
