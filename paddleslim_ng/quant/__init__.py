@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
+from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.data_sources import read_feeds
+from paddleslim_ng.quant.equalization import EqualizedModel, equalize
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.export_checks import Agreement
 from paddleslim_ng.quant.formats import FORMATS
@@ -30,6 +32,8 @@ __all__ = [
     'WEIGHT_TYPES',
     'Agreement',
     'CalibrationStatistics',
+    'CorrectedModel',
+    'EqualizedModel',
     'ExportedModel',
     'FoldedModel',
     'QuantizationSpec',
@@ -41,7 +45,9 @@ __all__ = [
     'TensorStatistics',
     'abs_max_scale',
     'calibrate',
+    'correct_biases',
     'dequantize',
+    'equalize',
     'export_quantized',
     'fake_quantize',
     'find_targets',
