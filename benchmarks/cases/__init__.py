@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from harness import Case
 
-from cases import depth, distillation, prune_resnet50, sensitivity, sparse, wrapper
+from cases import calibration, depth, distillation, prune_resnet50, sensitivity, sparse, wrapper
 
 __all__ = ['CASES']
 
 CASES: dict[str, Case] = {
     case.key: case
-    for case in (prune_resnet50.CASE, depth.CASE, sensitivity.CASE, sparse.CASE, distillation.CASE, wrapper.CASE)
+    for case in (
+        prune_resnet50.CASE,
+        depth.CASE,
+        sensitivity.CASE,
+        sparse.CASE,
+        distillation.CASE,
+        calibration.CASE,
+        wrapper.CASE,
+    )
 }
