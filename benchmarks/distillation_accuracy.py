@@ -41,8 +41,8 @@ HERE = Path(__file__).resolve().parent
 # otherwise 1. They were set before the first run.
 HEAT = 4.0
 LOSSES: dict[str, tuple[float, Callable[[Pupil], Any]]] = {
-    'soft_label, T=1': (1.0, lambda p: slim.dist.soft_label(*p.logits())),
-    'soft_label, T=4': (
+    'soft_label (T=1)': (1.0, lambda p: slim.dist.soft_label(*p.logits())),
+    'soft_label (T=4)': (
         1.0,
         lambda p: slim.dist.soft_label(
             *p.logits(), teacher_temperature=HEAT, student_temperature=HEAT, scale_by_temperature=True
@@ -51,9 +51,9 @@ LOSSES: dict[str, tuple[float, Callable[[Pupil], Any]]] = {
     'dkd': (1.0, lambda p: slim.dist.dkd(*p.logits(), temperature=HEAT, beta=8.0)),
     'skd': (1.0, lambda p: slim.dist.skd(*p.logits())),
     'correlation': (2.0, lambda p: slim.dist.correlation(*p.logits(), temperature=HEAT)),
-    'l2, logits': (1.0, lambda p: slim.dist.l2(*p.logits())),
-    'l2, last map': (1.0, lambda p: slim.dist.l2(*p.maps('late'))),
-    'cosine, last map': (1.0, lambda p: slim.dist.cosine(*p.maps('late'))),
+    'l2 (logits)': (1.0, lambda p: slim.dist.l2(*p.logits())),
+    'l2 (last map)': (1.0, lambda p: slim.dist.l2(*p.maps('late'))),
+    'cosine (last map)': (1.0, lambda p: slim.dist.cosine(*p.maps('late'))),
     'fsp': (1.0, lambda p: slim.dist.fsp(*(p.maps(stage)[side] for side in (0, 1) for stage in ('middle', 'late')))),
     'regression': (100.0, lambda p: slim.dist.regression(*p.maps('middle'), adapter='always')),
     'attention_transfer': (
@@ -64,7 +64,7 @@ LOSSES: dict[str, tuple[float, Callable[[Pupil], Any]]] = {
     'rkd_distance': (25.0, lambda p: slim.dist.rkd_distance(*p.maps('late'))),
     'rkd_angle': (50.0, lambda p: slim.dist.rkd_angle(*p.maps('late'))),
 }
-WITH_UNLABELLED = ('soft_label, T=4', 'dkd', 'correlation', 'l2, last map', 'attention_transfer')
+WITH_UNLABELLED = ('soft_label (T=4)', 'dkd', 'correlation', 'l2 (last map)', 'attention_transfer')
 
 
 def distilled(name: str, given: Data, seed: int, teachers: Sequence[Net], steps: int, initial: Any, extra: int) -> Net:
@@ -91,7 +91,7 @@ def distilled(name: str, given: Data, seed: int, teachers: Sequence[Net], steps:
     return net
 
 
-ALONE, HINTON, TWO, MUTUAL = 'student alone', 'hinton, T=4', 'hinton, two teachers mixed', 'dml, two students'
+ALONE, HINTON, TWO, MUTUAL = 'student alone', 'hinton', 'hinton (two teachers, mixed)', 'dml (two students)'
 
 
 def _hinton(pupil: Pupil, logits: Any = None) -> Any:
@@ -142,7 +142,7 @@ def measure(seed: int, quick: bool) -> dict[str, dict[str, float]]:
 def report(results: Sequence[dict[str, dict[str, float]]]) -> list[str]:
     """Return the lines of DISTILLATION_ACCURACY.md."""
     few, more = ([result[part] for result in results] for part in ('labelled', 'unlabelled'))
-    weights = ', '.join(f'{name} {weight:g}' for name, (weight, _) in LOSSES.items())
+    weights = ', '.join(f'{name}: {weight:g}' for name, (weight, _) in LOSSES.items())
     return [
         '# Accuracy of distilled networks on digits',
         '',
@@ -162,11 +162,13 @@ def report(results: Sequence[dict[str, dict[str, float]]]) -> list[str]:
         f'## The {LABELS} labelled images alone',
         '',
         *table.table(few, ALONE, ['teacher']),
+        f'- {table.versus(few, TWO, HINTON)}',
         '',
         '## The other images, too, without labels',
         '',
         f'Each step has {UNLABELLED} images more, whose labels the student does not see: the teacher speaks about all, '
-        'the cross-entropy about those with labels. The student alone is the one above.',
+        'the cross-entropy about those with labels. The student alone is the one above. The teacher has seen the '
+        'labels of these images: the table shows what reaches the student through it.',
         '',
         *table.table(more, ALONE),
     ]

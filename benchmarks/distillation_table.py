@@ -32,11 +32,25 @@ def table(results: Scores, baseline: str, reference: Sequence[str] = ()) -> list
             found = gaps(results, name, baseline)
             counts = f'{sum(gap > 0 for gap in found)} / {sum(gap < 0 for gap in found)}'
             row += [f'{statistics.mean(found):+.2f}', f'{error(found):.2f}', counts]
-            row += [f'{chances[name]:.3f}', f'{held[name]:.3f}']
+            row += [_probability(chances[name]), _probability(held[name])]
         else:
             row += [''] * 5
         lines.append(f'| {" | ".join(row)} |')
     return [*lines, '', *_words(results, baseline, chances, held)]
+
+
+def versus(results: Scores, name: str, other: str) -> str:
+    """Return a sentence about the difference between two runs."""
+    found = gaps(results, name, other)
+    told = 'more than the noise' if chance(found) < LEVEL else 'not told apart'
+    return (
+        f'{name} minus {other}: {statistics.mean(found):+.2f}, standard error {error(found):.2f}, '
+        f'p {_probability(chance(found))}: {told}.'
+    )
+
+
+def _probability(value: float) -> str:
+    return '<0.001' if value < 0.001 else f'{value:.3f}'
 
 
 def gaps(results: Scores, name: str, baseline: str) -> list[float]:
