@@ -16,7 +16,7 @@ import numpy.typing as npt
 from paddleslim_ng.core import GraphWrapper, OpWrapper
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.errors import ConfigError
-from paddleslim_ng.quant.legacy_operators import Given, LegacyOperators
+from paddleslim_ng.quant.legacy_operators import Given, LegacyOperators, carrier
 from paddleslim_ng.quant.placement import Placed, first_output
 from paddleslim_ng.quant.spec import TensorQuantization
 
@@ -69,15 +69,17 @@ def _pairs(placed: list[Placed]) -> dict[int, Pair]:
 def _write_activation(operators: LegacyOperators, item: Placed, pairs: dict[int, Pair]) -> None:
     on_integers = [op for op in item.readers if op.idx() in pairs]
     on_floats = [op for op in item.readers if op.idx() not in pairs]
-    attrs = {'bit_length': int(item.tensor.bits), 'is_test': True, 'round_type': 1}
+    stored = carrier(item.tensor)
+    attrs = {'bit_length': stored.bits, 'is_test': True, 'round_type': 1}
+    source = operators.within_bits(item) if item.readers else item.var
     for readers, kind, suffix in (
         (on_integers, 'fake_quantize_range_abs_max', 'quantized'),
         (on_floats, 'fake_quantize_dequantize_moving_average_abs_max', 'quantized_dequantized'),
     ):
         if readers:
-            scale = operators.state(f'{item.var.name()}@scale', item.tensor.threshold)
+            scale = operators.state(f'{item.var.name()}@scale', stored.threshold)
             made = operators.variable(f'{item.var.name()}.{suffix}', item.var)
-            inputs: dict[str, Given] = {'X': item.var, 'InScale': scale}
+            inputs: dict[str, Given] = {'X': source, 'InScale': scale}
             operators.insert(readers[0], kind, inputs, {'Out': made, 'OutScale': scale}, attrs)
             Insertion(operators.graph).redirect(item.var, made, readers)
 
@@ -85,6 +87,7 @@ def _write_activation(operators: LegacyOperators, item: Placed, pairs: dict[int,
 def _scale_back(
     operators: LegacyOperators, op: OpWrapper, activation: TensorQuantization, weight: TensorQuantization
 ) -> None:
+    activation, weight = carrier(activation), carrier(weight)
     result = op.all_outputs()[0]
     product = operators.variable(f'{result.name()}.integers', result)
     op.raw.desc._rename_output(result.name(), product.name())
@@ -99,10 +102,14 @@ def _scale_back(
     attrs = {
         'quant_bits': [int(weight.bits), int(activation.bits)],
         'quant_axis': weight.axis,
-        'x_num_col_dims': len(result.shape()) - 1 if op.type() in _PRODUCTS else 1,
+        'x_num_col_dims': len(result.shape()) - 1 if _has_channels_last(op) else 1,
     }
     inputs = {'X': product, 'Scales': [channels, scale]}
     operators.insert(op, 'fake_channel_wise_dequantize_max_abs', inputs, {'Out': result}, attrs, after=True)
+
+
+def _has_channels_last(op: OpWrapper) -> bool:
+    return op.type() in _PRODUCTS or op.attr('data_format') == 'NHWC'
 
 
 def _output_thresholds(op: OpWrapper, weight: TensorQuantization) -> npt.NDArray[np.float32]:

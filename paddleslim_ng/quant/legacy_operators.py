@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Union
+from dataclasses import replace
+from typing import Any, Final, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, paddle_compat
-from paddleslim_ng.core.insertion import add_state
+from paddleslim_ng.core.insertion import Insertion, add_state
+from paddleslim_ng.quant.placement import Placed
+from paddleslim_ng.quant.spec import TensorQuantization
 
-__all__ = ['LegacyOperators', 'zeros']
+__all__ = ['RUNTIME_BITS', 'Given', 'LegacyOperators', 'carrier', 'zeros']
+
+RUNTIME_BITS: Final = 8
 
 Given = Union[VarWrapper, str, list[Union[VarWrapper, str]]]
 
@@ -48,6 +53,14 @@ class LegacyOperators:
         made = self._block.create_var(name=free, shape=like.raw.shape, dtype='float32', stop_gradient=True)
         return VarWrapper(self.graph, made, free)
 
+    def within_bits(self, item: Placed) -> VarWrapper:
+        """Return an activation, cut off where integers of 8 bits would go on and those of its own width do not."""
+        if item.tensor.bits >= RUNTIME_BITS:
+            return item.var
+        bound = float(item.tensor.threshold[0])
+        here = Insertion(self.graph, before=item.readers[0])
+        return here.op('clip', {'X': item.var}, {'min': -bound, 'max': bound})
+
     def insert(
         self,
         place: OpWrapper,
@@ -77,6 +90,15 @@ class LegacyOperators:
     def _variables(self, given: Given) -> list[Any]:
         group = given if isinstance(given, list) else [given]
         return [item.raw if isinstance(item, VarWrapper) else self._block.var(item) for item in group]
+
+
+def carrier(tensor: TensorQuantization) -> TensorQuantization:
+    """Return the quantization on the same scale to 8 bits at least, which every runtime knows.
+
+    Runtimes have kernels for 8 bits and read other widths as that, refuse them, or take the range from different
+    attributes. Integers of fewer bits are a part of those of 8.
+    """
+    return replace(tensor, bits=max(int(tensor.bits), RUNTIME_BITS))
 
 
 def zeros(count: int) -> npt.NDArray[np.int32]:

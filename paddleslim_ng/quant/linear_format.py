@@ -1,8 +1,8 @@
 """The quantize_linear format: integers on disk; one operator behind every weight, two behind every activation.
 
-``Scale`` holds thresholds: one step is ``Scale / qmax``. Of Paddle's two ways to round, the one away from zero
-(``round_type`` 1) keeps to the symmetric range. Paddle 3 takes the range from ``qmin`` and ``qmax`` and ignores
-``bit_length``; Paddle 2 knows ``bit_length`` alone.
+``Scale`` holds thresholds: one step is ``Scale / 127``. Of Paddle's two ways to round, the one away from zero
+(``round_type`` 1) keeps to the symmetric range. Fewer bits than 8 are written as a part of 8: Paddle 3 takes the range
+from ``qmin`` and ``qmax`` where Paddle 2 has ``bit_length``, and oneDNN's kernels take every width for 8.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, paddle_compat
 from paddleslim_ng.core.insertion import Insertion
-from paddleslim_ng.quant.legacy_operators import Given, LegacyOperators, zeros
+from paddleslim_ng.quant.legacy_operators import RUNTIME_BITS, Given, LegacyOperators, carrier, zeros
 from paddleslim_ng.quant.placement import Placed
 from paddleslim_ng.quant.spec import TensorQuantization
 
@@ -43,8 +43,9 @@ def _write_weight(operators: LegacyOperators, item: Placed) -> None:
 
 
 def _write_activation(operators: LegacyOperators, item: Placed) -> None:
+    source = operators.within_bits(item)
     integers = operators.variable(f'{item.var.name()}.quantized', item.var)
-    inputs: dict[str, Given] = {'X': item.var, **_scales(operators, item.tensor)}
+    inputs: dict[str, Given] = {'X': source, **_scales(operators, item.tensor)}
     operators.insert(item.readers[0], 'quantize_linear', inputs, {'Y': integers}, _attributes(item.tensor))
     _dequantize(operators, item, integers)
 
@@ -58,17 +59,18 @@ def _dequantize(operators: LegacyOperators, item: Placed, integers: VarWrapper) 
 
 def _scales(operators: LegacyOperators, tensor: TensorQuantization) -> dict[str, Given]:
     return {
-        'Scale': operators.state(f'{tensor.name}@scale', tensor.threshold),
+        'Scale': operators.state(f'{tensor.name}@scale', carrier(tensor).threshold),
         'ZeroPoint': operators.state(f'{tensor.name}@zero_point', zeros(tensor.scale.size)),
     }
 
 
 def _attributes(tensor: TensorQuantization) -> dict[str, Any]:
+    limit = carrier(tensor).limit
     return {
         'quant_axis': -1 if tensor.axis is None else tensor.axis,
-        'bit_length': int(tensor.bits),
-        'qmin': -tensor.limit,
-        'qmax': tensor.limit,
+        'bit_length': RUNTIME_BITS,
+        'qmin': -limit,
+        'qmax': limit,
         'round_type': 1,
         'is_test': True,
     }

@@ -17,6 +17,7 @@ __all__ = [
     'integer_type',
     'quantize',
     'scale_of_threshold',
+    'spread_scale',
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +42,7 @@ def scale_of_threshold(threshold: npt.ArrayLike, bits: int) -> Floats:
         raise DataError(f'thresholds of quantization must be finite and not negative, not {values.tolist()[:8]}')
     scale = values / limit
     smallest = np.finfo(np.float32).tiny
-    largest = np.finfo(np.float32).max / limit
+    largest = np.finfo(np.float32).max / largest_integer(16)  # so that wider integers have a threshold on this scale
     found: Floats = np.where(scale < smallest, 1.0 / limit, np.minimum(scale, largest)).astype(np.float32)
     return found
 
@@ -83,7 +84,7 @@ def quantize(array: npt.NDArray[Any], tensor: TensorQuantization) -> npt.NDArray
     values = np.asarray(array, np.float32)
     if not np.all(np.isfinite(values)):
         raise DataError(f'{tensor.name!r} has NaN or infinity, which no integer stands for')
-    steps = values * (np.float32(1) / _spread(tensor, values.shape))
+    steps = values * (np.float32(1) / spread_scale(tensor, values.shape))
     rounded = np.sign(steps) * np.floor(np.abs(steps) + np.nextafter(np.float32(0.5), np.float32(0)))
     codes = np.clip(rounded + tensor.zero_point, -tensor.limit, tensor.limit)
     integers: npt.NDArray[Any] = codes.astype(integer_type(tensor.bits))
@@ -96,7 +97,7 @@ def dequantize(codes: npt.NDArray[Any], tensor: TensorQuantization) -> Floats:
     Raises:
         ConfigError: the array does not have the channels that the scales are for.
     """
-    scale = _spread(tensor, codes.shape)
+    scale = spread_scale(tensor, codes.shape)
     return ((codes.astype(np.float32) - np.float32(tensor.zero_point)) * scale).astype(np.float32)
 
 
@@ -105,7 +106,7 @@ def fake_quantize(array: npt.NDArray[Any], tensor: TensorQuantization) -> Floats
     return dequantize(quantize(array, tensor), tensor)
 
 
-def _spread(tensor: TensorQuantization, shape: tuple[int, ...]) -> Floats:
+def spread_scale(tensor: TensorQuantization, shape: tuple[int, ...]) -> Floats:
     """Return the scales in a shape that numpy broadcasts over an array."""
     if tensor.axis is None:
         return tensor.scale.reshape([1] * len(shape))
