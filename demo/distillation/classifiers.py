@@ -175,7 +175,7 @@ def report(rows: dict[str, float], options: argparse.Namespace) -> None:
     atomic_write(options.output / 'figures.json', json.dumps(rows, indent=1) + '\n')
 
 
-def parser(about: str | None, student: str, scale: float) -> argparse.ArgumentParser:
+def parser(about: str | None, student: str, scale: float, rate: float) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument('--student', default=student, help=f'one of slim.models.MODELS (default: {student})')
     made.add_argument(
@@ -185,7 +185,7 @@ def parser(about: str | None, student: str, scale: float) -> argparse.ArgumentPa
     made.add_argument('--image_size', type=int, default=20, help='side of the images (default: 20)')
     made.add_argument('--steps', type=int, default=200, help='of students (default: 200)')
     made.add_argument('--batch_size', type=int, default=25, help='labelled images in a step (default: 25)')
-    made.add_argument('--lr', type=float, default=0.05, help='learning rate at the start (default: 0.05)')
+    made.add_argument('--lr', type=float, default=rate, help=f'learning rate at the start (default: {rate:g})')
     made.add_argument('--seed', type=int, default=0, help='of weights, labels and orders (default: 0)')
     made.add_argument('--output', type=Path, default=Path('distilled'), help='folder of the results')
     return made

@@ -36,7 +36,7 @@ ANY_CHANNELS = ('regression', 'attention_transfer', 'similarity', 'rkd_distance'
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = classifiers.parser(__doc__, 'MobileNet', 0.25)
+    parser = classifiers.parser(__doc__, 'MobileNet', 0.25, 0.05)
     classifiers.teacher_flags(parser)
     parser.add_argument('--teacher', help='inference model to load, or a network to train (default: ResNet18)')
     parser.add_argument('--loss', choices=(*ON_LOGITS, *ON_MAPS), default='soft_label', help='default: soft_label')

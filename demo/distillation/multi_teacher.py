@@ -17,7 +17,7 @@ import paddleslim_ng as slim
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = classifiers.parser(__doc__, 'LeNet', 1.0)
+    parser = classifiers.parser(__doc__, 'LeNet', 1.0, 0.02)
     classifiers.teacher_flags(parser)
     parser.add_argument(
         '--teachers', nargs='+', default=['ResNet18', 'ResNet18'], help='networks (default: ResNet18 ResNet18)'
@@ -43,7 +43,8 @@ def distill(options: argparse.Namespace, teachers: Sequence[Any], weights: Any, 
             logits, student.logits, teacher_temperature=heat, student_temperature=heat, scale_by_temperature=True
         )
         total, _ = slim.dist.combine([(student.loss, 1.0), (distance, 1.0)])
-    classifiers.train_with_teacher(student, total, data, options)
+    last = classifiers.train_with_teacher(student, total, data, options)
+    print(f'last steps: loss {last[0]:.4f}, cross-entropy with the labels {last[1]:.4f}')
     return student
 
 

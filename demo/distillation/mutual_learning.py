@@ -17,7 +17,7 @@ import paddleslim_ng as slim
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = classifiers.parser(__doc__, 'LeNet', 1.0)
+    parser = classifiers.parser(__doc__, 'LeNet', 1.0, 0.05)
     parser.add_argument('--peers', nargs='+', help='two networks or more (default: the student, twice)')
     parser.add_argument('--peer_scales', type=float, nargs='+', help='multipliers of their channels')
     parser.add_argument('--temperature', type=float, default=1.0, help='default: 1, as in the paper')
