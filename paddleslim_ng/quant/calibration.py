@@ -148,10 +148,9 @@ _RESULTS: Final = 4
 
 def _inverse_range(e: Expressions, magnitude: VarWrapper) -> VarWrapper:
     """Return one over the smallest power of two that holds a magnitude, exactly: the exponent is a whole number."""
-    bounded = e.clip(e.scale(magnitude, _MARGIN), SMALLEST_RANGE, _LARGEST_RANGE)
-    exponent = e.here.op('ceil', {'X': e.here.op('log2', {'X': bounded})})
-    two = e.scale(bounded, 0.0, 2.0)
-    return e.here.op('elementwise_pow', {'X': two, 'Y': e.scale(exponent, -1.0)})
+    exponent = e.here.op('ceil', {'X': e.here.op('log2', {'X': e.scale(magnitude, _MARGIN, SMALLEST_RANGE)})})
+    half = e.scale(magnitude, 0.0, 0.5)
+    return e.here.op('elementwise_pow', {'X': half, 'Y': exponent})
 
 
 def _place_behind(graph: GraphWrapper, var: VarWrapper) -> Insertion:

@@ -2,8 +2,8 @@
 
 A histogram spans ``[-2**k, 2**k]``, where ``2**k`` is the smallest power of two that holds its data. Data that needs a
 larger range doubles it, and pairs of neighbouring bins become one: counts stay exact whatever the order of the batches,
-and nobody has to know a range beforehand. Between a quarter and the half of all bins lie within the largest magnitude
-on each side, which sets the resolution: the width of a bin is less than ``abs_max / (BINS / 2)``.
+and nobody has to know a range beforehand. On each side of zero, half of the bins or more lie within the largest
+magnitude, which sets the resolution: the width of a bin is no more than about ``abs_max / (BINS / 2)``.
 """
 
 from __future__ import annotations
