@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
 from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
+from paddleslim_ng.quant.blocks import Block, find_blocks, given_blocks
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.data_sources import read_feeds
@@ -14,12 +15,15 @@ from paddleslim_ng.quant.formats import FORMATS
 from paddleslim_ng.quant.observers import OBSERVERS, threshold
 from paddleslim_ng.quant.post_training import (
     ACTIVATION_TYPES,
+    ROUND_TYPES,
     QuantizedModel,
     quant_post,
     quant_post_static,
     quantize_model,
 )
 from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
+from paddleslim_ng.quant.reconstruction import BlockResult, Learning, ReconstructedModel, reconstruct
+from paddleslim_ng.quant.reconstruction_static import quant_recon_static
 from paddleslim_ng.quant.simulate import SimulatedProgram, simulate
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatistics
@@ -29,15 +33,20 @@ __all__ = [
     'ACTIVATION_TYPES',
     'FORMATS',
     'OBSERVERS',
+    'ROUND_TYPES',
     'WEIGHT_TYPES',
     'Agreement',
+    'Block',
+    'BlockResult',
     'CalibrationStatistics',
     'CorrectedModel',
     'EqualizedModel',
     'ExportedModel',
     'FoldedModel',
+    'Learning',
     'QuantizationSpec',
     'QuantizedModel',
+    'ReconstructedModel',
     'SimulatedProgram',
     'TargetOperator',
     'Targets',
@@ -50,13 +59,17 @@ __all__ = [
     'equalize',
     'export_quantized',
     'fake_quantize',
+    'find_blocks',
     'find_targets',
     'fold_batch_norm',
+    'given_blocks',
     'quant_post',
     'quant_post_static',
+    'quant_recon_static',
     'quantize',
     'quantize_model',
     'read_feeds',
+    'reconstruct',
     'scale_of_threshold',
     'simulate',
     'spec_from_thresholds',

@@ -33,6 +33,9 @@ class CorrectedModel:
         corrections: by the name of a layer's output, what was added to its bias, one number for each channel.
         inserted: the layers that had no bias and got one.
         skipped: for each quantized layer that was not corrected, why.
+        error_before: mean square of the error of the quantized model's outputs on the calibration data, as a fraction
+            of the mean square of the outputs.
+        error_after: the same with corrected biases.
     """
 
     model: InferenceModel
@@ -40,10 +43,24 @@ class CorrectedModel:
     corrections: Mapping[str, npt.NDArray[np.float32]]
     inserted: tuple[str, ...]
     skipped: Mapping[str, str]
+    error_before: float
+    error_after: float
+
+    def __str__(self) -> str:
+        """Report in words."""
+        return (
+            f'{len(self.corrections)} biases corrected, {len(self.inserted)} of them new, {len(self.skipped)} not: '
+            f'relative error of the outputs {self.error_before:.3g} -> {self.error_after:.3g}'
+        )
 
 
 def correct_biases(
-    model: InferenceModel, spec: QuantizationSpec, feeds: Iterable[Feed], *, place: Any = None
+    model: InferenceModel,
+    spec: QuantizationSpec,
+    feeds: Iterable[Feed],
+    *,
+    target: InferenceModel | None = None,
+    place: Any = None,
 ) -> CorrectedModel:
     """Add to every bias the mean, over calibration data, of the float layer's outputs minus the quantized layer's.
 
@@ -56,6 +73,8 @@ def correct_biases(
         model: the float model, with batch norm folded as a rule; it is left as it is.
         spec: its quantization.
         feeds: calibration data, kept in memory with the tensors between two layers.
+        target: the same program with other parameters, whose means are wanted: what ``model`` was before its weights
+            were reconstructed. ``model`` itself where None.
         place: device; the CPU where None.
 
     Raises:
@@ -72,8 +91,11 @@ def correct_biases(
     graph = GraphWrapper(changed.program)
     users, kept = users_by_name(graph), [GraphWrapper.name_of(item) for item in changed.fetches]
     simulated = simulate(changed.program, fitting, changed.scope)
-    exact = StoredTensors(model, batches, place)
-    rounded = StoredTensors(changed._replace(program=simulated.program, scope=simulated.scope), batches, place)
+    running = changed._replace(program=simulated.program, scope=simulated.scope)
+    exact = StoredTensors(target if target is not None else model, batches, place)
+    rounded = StoredTensors(running, batches, place)
+    expected = [GraphWrapper.name_of(item) for item in model.fetches]
+    before = _error(exact, StoredTensors(running, batches, place), expected, kept)
     corrections = {}
     for place_in_order, output in enumerate(layers):
         op = operator_of(graph, output)
@@ -84,9 +106,21 @@ def correct_biases(
         correction = _means(exact, output, op) - _means(rounded, output, op)
         corrections[output] = correction.astype(np.float32)
         _add(changed.scope, simulated.scope, bias.parameter.name(), correction)
-        for stored in (exact, rounded):
-            stored.keep_for(layers[place_in_order + 1 :])
-    return CorrectedModel(changed, fitting, corrections, tuple(absent), skipped)
+        exact.keep_for([*layers[place_in_order + 1 :], *expected])
+        rounded.keep_for([*layers[place_in_order + 1 :], *kept])
+    after = _error(exact, rounded, expected, kept)
+    return CorrectedModel(changed, fitting, corrections, tuple(absent), skipped, before, after)
+
+
+def _error(exact: StoredTensors, rounded: StoredTensors, names: list[str], counterparts: list[str]) -> float:
+    """Return the relative mean square error of outputs over all batches."""
+    expected, found = exact.compute(names), rounded.compute(counterparts)
+    gap = energy = 0.0
+    for name, counterpart in zip(names, counterparts):
+        for one, two in zip(expected[name], found[counterpart]):
+            gap += float(np.square(one.astype(np.float64) - two).sum())
+            energy += float(np.square(one, dtype=np.float64).sum())
+    return gap / energy if energy else gap
 
 
 def _layers(model: InferenceModel, spec: QuantizationSpec) -> tuple[list[str], list[str], dict[str, str]]:

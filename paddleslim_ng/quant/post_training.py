@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import paddle
-
 from paddleslim_ng.core import Executor, GraphWrapper
-from paddleslim_ng.errors import ConfigError, nearest_names
+from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
+from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
-from paddleslim_ng.quant.data_sources import Feed, read_feeds
+from paddleslim_ng.quant.data_sources import Feed
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.observers import check_observer, threshold
+from paddleslim_ng.quant.reconstruction import ReconstructedModel, reconstruct
 from paddleslim_ng.quant.spec import QuantizationSpec, largest_integer
+from paddleslim_ng.quant.static_arguments import check_named, file_prefix, load_with_feeds, one_source
 from paddleslim_ng.quant.statistics import CalibrationStatistics
+from paddleslim_ng.quant.stored_tensors import kept_feeds
 from paddleslim_ng.quant.targets import find_targets
-from paddleslim_ng.runtime import InferenceModel, load_inference_model
+from paddleslim_ng.runtime import InferenceModel
 
-__all__ = ['ACTIVATION_TYPES', 'QuantizedModel', 'quant_post', 'quant_post_static', 'quantize_model']
+__all__ = [
+    'ACTIVATION_TYPES',
+    'ROUND_TYPES',
+    'QuantizedModel',
+    'quant_post',
+    'quant_post_static',
+    'quantize_model',
+]
 
 # PaddleSlim's names of activation quantizers. After training they are one and the same: fixed scales, by the observer.
 ACTIVATION_TYPES: Final = ('range_abs_max', 'moving_average_abs_max', 'abs_max')
+# How weights become integers: the nearest ones, or those that reconstruction chooses.
+ROUND_TYPES: Final = ('round', 'adaround')
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,13 @@ class QuantizedModel:
     Attributes:
         spec: which tensors are integers, on what scale, and what stays in float and why.
         statistics: what calibration saw; other observers can be tried on it without another pass.
-        model: the float model that was quantized: with batch norm folded, where that was asked for.
+        model: the float model that was quantized: with batch norm folded, weights reconstructed and biases corrected,
+            where that was asked for.
         folded: what folding did, or None.
         exported: the files and how they were checked, or None where none were written.
+        reconstructed: what adaptive rounding did, or None.
+        corrected: what bias correction did, or None. ``model`` has its biases only if the outputs on the calibration
+            data are nearer to those in float with them.
     """
 
     spec: QuantizationSpec
@@ -46,6 +61,8 @@ class QuantizedModel:
     model: InferenceModel
     folded: FoldedModel | None
     exported: ExportedModel | None
+    reconstructed: ReconstructedModel | None = None
+    corrected: CorrectedModel | None = None
 
     def __str__(self) -> str:
         """Report in words."""
@@ -56,6 +73,10 @@ class QuantizedModel:
         ]
         if self.folded is not None:
             lines.append(f'{len(self.folded.folded)} batch norms folded, {len(self.folded.skipped)} not')
+        if self.reconstructed is not None:
+            lines.append(str(self.reconstructed))
+        if self.corrected is not None:
+            lines.append(str(self.corrected))
         if self.exported is not None:
             lines.append(str(self.exported))
         else:
@@ -79,6 +100,9 @@ def quantize_model(
     is_full_quantize: bool = False,
     skip_tensor_list: Iterable[str] = (),
     not_quant_pattern: Iterable[str] = ('skip_quant',),
+    round_type: str = 'round',
+    reconstruction: Mapping[str, Any] | None = None,
+    bias_correction: bool = False,
     place: Any = None,
 ) -> QuantizedModel:
     """Calibrate a model in memory and quantize it; :func:`quant_post_static` does so with files.
@@ -98,6 +122,12 @@ def quantize_model(
         is_full_quantize: quantize operators without weights, too.
         skip_tensor_list: operators that read one of these tensors stay in float.
         not_quant_pattern: operators with such a name stay in float.
+        round_type: one of :data:`ROUND_TYPES`: ``'adaround'`` chooses the integers of weights by
+            :func:`~paddleslim_ng.quant.reconstruct`.
+        reconstruction: options of that function.
+        bias_correction: correct biases, last of all, by :func:`~paddleslim_ng.quant.correct_biases`. The corrected ones
+            are taken if they bring the outputs on the calibration data nearer to those in float. Both keep the
+            calibration data in memory.
         place: device; the CPU where None.
 
     Returns:
@@ -115,6 +145,9 @@ def quantize_model(
         >>> print(slim.quant.quantize_model(model, feeds, 'int8/model', algo='KL'))
     """
     _check(algo, weight_bits, activation_bits, weight_quantize_type)
+    check_named('round_type', round_type, ROUND_TYPES)
+    if reconstruction is not None and round_type != 'adaround':
+        raise ConfigError("options of reconstruction go with round_type='adaround'")
     folded = fold_batch_norm(model.program, model.feeds, model.fetches, model.scope) if fold else None
     part = folded.model if folded is not None else model
     chosen: dict[str, Any] = {
@@ -124,7 +157,8 @@ def quantize_model(
     targets = find_targets(part.program, types=quantizable_op_type, full=is_full_quantize, **chosen)
     if not targets.operators:
         raise ConfigError(f'no operator can be quantized; in float stay {dict(targets.skipped) or "all"}')
-    source = _FirstKept(feeds)
+    several = bias_correction or round_type == 'adaround'
+    source = _FirstKept(kept_feeds(feeds, part.feeds) if several else feeds)
     seen = calibrate(part.program, source, targets.activations, part.scope, executor=Executor(place))
     limits = {
         name: threshold(seen[name], algo, bits=activation_bits, percentile=hist_percent) for name in targets.activations
@@ -140,12 +174,21 @@ def quantize_model(
         is_full_quantize=is_full_quantize,
         **chosen,
     )
+    reconstructed = corrected = None
+    final = part
+    if round_type == 'adaround':
+        reconstructed = reconstruct(part, spec, source, place=place, **(reconstruction or {}))
+        final = reconstructed.model
+    if bias_correction:
+        corrected = correct_biases(final, spec, source, target=part, place=place)
+        if corrected.error_after < corrected.error_before:
+            final, spec = corrected.model, corrected.spec
     exported = None
     if path_prefix is not None:
-        program, names, fetches, scope = part
+        program, names, fetches, scope = final
         exported = export_quantized(program, spec, path_prefix, names, fetches, scope, format=format, feed=source.first)
         spec.save(Path(f'{os.fspath(path_prefix)}.quantization.json'))
-    return QuantizedModel(spec, seen, part, folded, exported)
+    return QuantizedModel(spec, seen, final, folded, exported, reconstructed, corrected)
 
 
 def quant_post_static(
@@ -197,9 +240,10 @@ def quant_post_static(
         batch_nums: batches to calibrate with; all where None.
         scope: takes the float parameters; a new one where None.
         algo: one of :data:`OBSERVERS`.
-        round_type: ``'round'``, to the nearest integer.
+        round_type: ``'round'``, to the nearest integer, or ``'adaround'``, to the one below or above that keeps the
+            outputs of each layer nearest to those in float; ``quant_recon_static`` has more options.
         hist_percent: for ``algo='hist'``.
-        bias_correction: not available; see the errors.
+        bias_correction: correct the biases; see :func:`quantize_model`.
         quantizable_op_type: types of operators; all that have weights where None.
         is_full_quantize: quantize operators without weights, too.
         weight_bits: width of the integers of weights.
@@ -223,19 +267,14 @@ def quant_post_static(
         >>> slim.quant.quant_post_static(exe, 'float/model', 'int8', data_loader=images, batch_size=8)
     """
     _check(algo, weight_bits, activation_bits, weight_quantize_type)
-    _check_named('activation_quantize_type', activation_quantize_type, ACTIVATION_TYPES)
-    _check_named('round_type', round_type, ('round',))
-    _check_named('deploy_backend', deploy_backend, (None,))
-    _check_named('bias_correction', bias_correction, (False,))
-    source, samples = _one_source(batch_generator, sample_generator, data_loader)
-    prefix = _prefix(quantize_model_path, save_model_filename, save_params_filename)
-    home = scope if scope is not None else paddle.static.Scope()
-    model = load_inference_model(
-        model_dir, home, executor, model_filename=model_filename, params_filename=params_filename
+    check_named('activation_quantize_type', activation_quantize_type, ACTIVATION_TYPES)
+    check_named('round_type', round_type, ROUND_TYPES)
+    check_named('deploy_backend', deploy_backend, (None,))
+    source, samples = one_source(batch_generator, sample_generator, data_loader)
+    prefix = file_prefix(quantize_model_path, save_model_filename, save_params_filename)
+    model, feeds = load_with_feeds(
+        executor, model_dir, scope, model_filename, params_filename, source, samples, batch_size, batch_nums
     )
-    graph = GraphWrapper(model.program)
-    inputs = [graph.var(name) for name in model.feeds]
-    feeds = read_feeds(inputs, source, samples=samples, batch_size=batch_size, batch_nums=batch_nums)
     return quantize_model(
         model,
         feeds,
@@ -250,6 +289,8 @@ def quant_post_static(
         quantizable_op_type=quantizable_op_type,
         is_full_quantize=is_full_quantize,
         skip_tensor_list=skip_tensor_list or (),
+        round_type=round_type,
+        bias_correction=bias_correction,
         place=getattr(executor, 'place', None),
     )
 
@@ -276,34 +317,7 @@ def _check(algo: str, weight_bits: int, activation_bits: int, weight_quantize_ty
     check_observer(algo)
     largest_integer(weight_bits)
     largest_integer(activation_bits)
-    _check_named('weight_quantize_type', weight_quantize_type, tuple(WEIGHT_TYPES))
-
-
-def _check_named(name: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
-        near = nearest_names(value, [item for item in known if isinstance(item, str)]) if isinstance(value, str) else ''
-        raise ConfigError(f'{name}={value!r} is not available; known: {", ".join(map(repr, known))}{near}')
-
-
-def _one_source(batches: Any, samples: Any, loader: Any) -> tuple[Any, bool]:
-    """Return the source of calibration data, and whether it gives samples."""
-    given = [item for item in (batches, samples, loader) if item is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            f'{len(given)} sources of calibration data were given: give one of batch_generator, sample_generator and '
-            'data_loader'
-        )
-    return given[0], samples is not None
-
-
-def _prefix(folder: str | os.PathLike[str], program: str, parameters: str) -> Path:
-    """Return the path without suffix that the files are written under."""
-    stem = program[: -len('.pdmodel')] if program.endswith('.pdmodel') else program
-    if parameters not in (stem, f'{stem}.pdiparams'):
-        raise ConfigError(
-            f'save_params_filename must be {stem + ".pdiparams"!r}, to go with {program!r}; not {parameters!r}'
-        )
-    return Path(folder, stem)
+    check_named('weight_quantize_type', weight_quantize_type, tuple(WEIGHT_TYPES))
 
 
 def _existing(names: Iterable[str], before: InferenceModel, after: InferenceModel) -> list[str]:
