@@ -40,9 +40,18 @@ def channels_last(x: Any) -> Any:
     return nn.Conv2D(6, 5, 2, data_format='NHWC', bias_attr=False)(x)
 
 
+def shared(x: Any) -> Any:
+    """A layer that is used twice, and two layers with one weight, which is two variables on PIR."""
+    conv = nn.Conv2D(4, 4, 1)
+    x = paddle.flatten(F.relu(conv(F.relu(conv(x)))), 1)
+    one, two = (nn.Linear(64, 64, weight_attr=paddle.ParamAttr(name='shared')) for _ in range(2))
+    return two(F.relu(one(x)))
+
+
 NETS: Mapping[str, Callable[[], nets.Net]] = {
     'convolutions': nets.conv_net,
     'others': lambda: nets.build(layers, (4, 4, 4)),
+    'shared': lambda: nets.build(shared, (4, 4, 4)),
     'channels last': lambda: nets.build(channels_last, (4, 4, 4)),
 }
 
