@@ -16,7 +16,11 @@ from paddleslim_ng.errors import ConfigError, DataError, GraphError
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.statistics import BINS, TensorStatistics
 
-FLAGS = ['FLAGS_new_executor_serial_run', 'FLAGS_enable_pir_in_executor_trace_run']
+FLAGS = [
+    'FLAGS_new_executor_serial_run',
+    'FLAGS_new_executor_sequential_run',
+    'FLAGS_enable_pir_in_executor_trace_run',
+]
 
 
 class Net(NamedTuple):

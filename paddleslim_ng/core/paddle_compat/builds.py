@@ -55,8 +55,12 @@ _OPERATION_NAMES = (
 )
 
 
-# One for each of Paddle's interpreters.
-_IN_ORDER = ('FLAGS_new_executor_serial_run', 'FLAGS_enable_pir_in_executor_trace_run')
+# One thread, program order, and what does both on PIR.
+_IN_ORDER = (
+    'FLAGS_new_executor_serial_run',
+    'FLAGS_new_executor_sequential_run',
+    'FLAGS_enable_pir_in_executor_trace_run',
+)
 
 
 @contextmanager
