@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[Callable[..., VarWrapper], Array]] = {
     'multiply': (lambda e, x: e.multiply(x['x'], x['y']), X * Y),
     'divide': (lambda e, x: e.divide(x['x'], x['y']), X / Y),
     'scale': (lambda e, x: e.scale(x['x'], 2, -1), 2 * X - 1),
+    'scale_by': (lambda e, x: e.scale_by(x['x'], e.mean(x['y'])), X * Y.mean()),
     'square': (lambda e, x: e.square(x['x']), X**2),
     'sqrt': (lambda e, x: e.sqrt(e.square(x['x'])), np.abs(X)),
     'exp': (lambda e, x: e.exp(x['x']), np.exp(X)),
