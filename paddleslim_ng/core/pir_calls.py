@@ -82,6 +82,7 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'less_equal': PirCall('less_equal', ('X', 'Y')),
     'log_softmax': PirCall('log_softmax', ('X',), {'axis': -1}),
     'logsumexp': PirCall('logsumexp', ('X',), {'axis': ..., 'keepdim': False, 'reduce_all': False}),
+    'lookup_table_v2': PirCall('embedding', ('Ids', 'W'), {'padding_idx': -1, 'sparse': False}),
     'matmul_v2': PirCall('matmul', ('X', 'Y'), {'trans_x': False, 'trans_y': False}),
     'mean': PirCall('mean_all', ('X',)),
     'one_hot_v2': PirCall('one_hot', ('X',), {'depth': ...}),
