@@ -8,6 +8,7 @@ from paddleslim_ng.quant.blocks import Block, find_blocks, given_blocks
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.data_sources import read_feeds
+from paddleslim_ng.quant.embedding import EMBEDDING_TYPES, quant_embedding
 from paddleslim_ng.quant.equalization import EqualizedModel, equalize
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.export_checks import Agreement
@@ -31,6 +32,7 @@ from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
 
 __all__ = [
     'ACTIVATION_TYPES',
+    'EMBEDDING_TYPES',
     'FORMATS',
     'OBSERVERS',
     'ROUND_TYPES',
@@ -63,6 +65,7 @@ __all__ = [
     'find_targets',
     'fold_batch_norm',
     'given_blocks',
+    'quant_embedding',
     'quant_post',
     'quant_post_static',
     'quant_recon_static',
