@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ __all__ = ['Feed', 'read_feeds']
 
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
-Source = Union[Callable[[], Iterable[Any]], Iterable[Any], Mapping[str, Any]]
 
 
 def read_feeds(
@@ -34,7 +33,8 @@ def read_feeds(
       one array for each, cut together;
     - ``paddle.io.DataLoader`` of either mode, or any other iterable of batches;
     - a function without arguments that returns one: a batch generator or reader;
-    - with ``samples=True``, the same with samples (without axis 0), ``batch_size`` of which become a batch.
+    - with ``samples=True``, the same with samples (without axis 0), ``batch_size`` of which become a batch; a
+      ``paddle.io.Dataset`` has samples.
 
     A batch is ``{input: array}``, a list or tuple with one array for each input in their order, an array where there is
     one input, or a list of samples (tuples), as ``paddle.batch`` makes them. A bare array without axis 0 is a sample.
@@ -128,6 +128,8 @@ def _opener(fields: Sequence[_Field], source: Any) -> Callable[[], Iterable[Any]
         return lambda: iter(source)
     if callable(source):
         return lambda: iter(source())
+    if hasattr(source, '__getitem__') and hasattr(source, '__len__') and not isinstance(source, (str, bytes)):
+        return lambda: (source[index] for index in range(len(source)))
     raise ConfigError(
         f'cannot calibrate with {type(source).__name__}: give a generator function, a DataLoader, an iterable of '
         'batches, or arrays'

@@ -94,6 +94,7 @@ ONE: dict[str, Callable[[], tuple[Any, bool]]] = {
     'sample generator': lambda: (yielding((x,) for x in IMAGES), True),
     'sample generator of arrays': lambda: (yielding(IMAGES), True),
     'sample generator of mappings': lambda: (yielding({'image': x} for x in IMAGES), True),
+    'Dataset': lambda: (Images(), True),
     'DataLoader': lambda: (loader(Images()), False),
     'DataLoader with workers': lambda: (loader(Images(), num_workers=1), False),
 }
