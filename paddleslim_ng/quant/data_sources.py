@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.core import VarWrapper
-from paddleslim_ng.errors import ConfigError, DataError, SlimError, nearest_names
+from paddleslim_ng.errors import ConfigError, DataError, SlimError
+from paddleslim_ng.quant.feed_fields import Feed, InputField, check_count, check_names, checked_feed, stacked_feed
 
 __all__ = ['Feed', 'read_feeds']
 
 Array = npt.NDArray[Any]
-Feed = dict[str, Array]
 
 
 def read_feeds(
@@ -61,22 +61,10 @@ def read_feeds(
     for name, value in (('batch_size', batch_size), ('batch_nums', batch_nums)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             raise ConfigError(f'{name} must be a positive whole number, not {value!r}')
-    fields = [_Field(var.name(), var.shape(), np.dtype(_storage(var.dtype()))) for var in inputs]
+    fields = [InputField.of(var) for var in inputs]
     if not fields:
         raise ConfigError('the program has no input to feed')
     return _limited(_feeds(fields, _Numbered(_opener(fields, source)), samples, batch_size), batch_nums)
-
-
-class _Field(NamedTuple):
-    """An input: its name, shape (-1 where open) and element type."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-def _storage(dtype: str) -> str:
-    return 'uint16' if dtype == 'bfloat16' else dtype
 
 
 def _limited(feeds: Iterator[Feed], batch_nums: int | None) -> Iterator[Feed]:
@@ -119,7 +107,7 @@ class _Numbered:
             ) from error
 
 
-def _opener(fields: Sequence[_Field], source: Any) -> Callable[[], Iterable[Any]]:
+def _opener(fields: Sequence[InputField], source: Any) -> Callable[[], Iterable[Any]]:
     """Return what opens the source; arrays are cut into samples."""
     arrays = _whole_arrays(fields, source)
     if arrays is not None:
@@ -151,19 +139,19 @@ class _Rows:
             yield {name: array[start : start + size] for name, array in self.arrays.items()}
 
 
-def _whole_arrays(fields: Sequence[_Field], source: Any) -> dict[str, Array] | None:
+def _whole_arrays(fields: Sequence[InputField], source: Any) -> dict[str, Array] | None:
     """Return ``{input: array}`` where the source is one array for each input, else None."""
     if isinstance(source, Mapping):
         found = {str(name): np.asarray(value) for name, value in source.items()}
     elif _is_array(source):
-        _check_count(fields, 1, 'the array')
+        check_count(fields, 1, 'the array')
         found = {fields[0].name: np.asarray(source)}
     elif len(fields) > 1 and isinstance(source, (list, tuple)) and source and all(map(_is_array, source)):
-        _check_count(fields, len(source), 'the list of arrays')
+        check_count(fields, len(source), 'the list of arrays')
         found = {field.name: np.asarray(value) for field, value in zip(fields, source)}
     else:
         return None
-    _check_names(fields, found, 'the mapping of arrays')
+    check_names(fields, found, 'the mapping of arrays')
     if any(not array.ndim for array in found.values()) or len({len(array) for array in found.values()}) > 1:
         shapes = {name: list(array.shape) for name, array in found.items()}
         raise DataError(f'the arrays to calibrate with differ in length along axis 0: {shapes}')
@@ -175,40 +163,40 @@ def _is_array(item: Any) -> bool:
     return hasattr(item, '__array__') and not isinstance(item, (list, tuple, Mapping))
 
 
-def _feeds(fields: Sequence[_Field], source: _Numbered, samples: bool, batch_size: int) -> Iterator[Feed]:
+def _feeds(fields: Sequence[InputField], source: _Numbered, samples: bool, batch_size: int) -> Iterator[Feed]:
     """Group samples into batches, and check every batch."""
     waiting: list[list[Array]] = []
     for item in source:
         if isinstance(item, _Rows):
             for part in item.batches(batch_size):
-                yield _checked(fields, [part[field.name] for field in fields], source.batch)
+                yield checked_feed(fields, [part[field.name] for field in fields], source.batch)
                 source.batch += 1
         elif samples or _is_bare_sample(fields, item):
             waiting.append(_fields_of(fields, item, source.batch))
             if len(waiting) == batch_size:
-                yield _stacked(fields, waiting, source.batch)
+                yield stacked_feed(fields, waiting, source.batch)
                 source.batch, waiting = source.batch + 1, []
         else:
             yield _batch(fields, item, source.batch)
             source.batch += 1
     if waiting:
-        yield _stacked(fields, waiting, source.batch)
+        yield stacked_feed(fields, waiting, source.batch)
 
 
-def _is_bare_sample(fields: Sequence[_Field], item: Any) -> bool:
+def _is_bare_sample(fields: Sequence[InputField], item: Any) -> bool:
     return len(fields) == 1 and _is_array(item) and np.ndim(item) == len(fields[0].shape) - 1
 
 
-def _batch(fields: Sequence[_Field], item: Any, batch: int) -> Feed:
+def _batch(fields: Sequence[InputField], item: Any, batch: int) -> Feed:
     if isinstance(item, (list, tuple)) and item:
         listed = all(isinstance(sample, (list, tuple)) for sample in item)
         bare = len(fields) == 1 and all(_is_bare_sample(fields, sample) for sample in item)
         if (listed and not _fits(fields, item)) or bare:
-            return _stacked(fields, [_fields_of(fields, sample, batch) for sample in item], batch)
-    return _checked(fields, _fields_of(fields, item, batch), batch)
+            return stacked_feed(fields, [_fields_of(fields, sample, batch) for sample in item], batch)
+    return checked_feed(fields, _fields_of(fields, item, batch), batch)
 
 
-def _fits(fields: Sequence[_Field], item: Sequence[Any]) -> bool:
+def _fits(fields: Sequence[InputField], item: Sequence[Any]) -> bool:
     """Tell whether nested lists are one array of numbers for each input, rather than samples."""
     if len(item) != len(fields):
         return False
@@ -219,75 +207,13 @@ def _holds_arrays(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(_is_array(part) or _holds_arrays(part) for part in value)
 
 
-def _fields_of(fields: Sequence[_Field], item: Any, batch: int) -> list[Array]:
+def _fields_of(fields: Sequence[InputField], item: Any, batch: int) -> list[Array]:
     """Return the arrays of a batch or sample, in the order of the inputs."""
     if isinstance(item, (list, tuple)) and len(item) == 1 and isinstance(item[0], Mapping):
         item = item[0]  # DataLoader in static mode: one mapping for each device
     if isinstance(item, Mapping):
-        _check_names(fields, item, f'batch {batch}')
+        check_names(fields, item, f'batch {batch}')
         return [np.asarray(item[field.name]) for field in fields]
     values = list(item) if isinstance(item, (list, tuple)) else [item]
-    _check_count(fields, len(values), f'batch {batch}')
+    check_count(fields, len(values), f'batch {batch}')
     return [np.asarray(value) for value in values]
-
-
-def _check_count(fields: Sequence[_Field], count: int, what: str) -> None:
-    if count != len(fields):
-        raise DataError(
-            f'{what} has {count} field{"s" * (count != 1)}, but the program has {len(fields)} '
-            f'input{"s" * (len(fields) != 1)}: {[field.name for field in fields]}'
-        )
-
-
-def _check_names(fields: Sequence[_Field], given: Mapping[Any, Any], what: str) -> None:
-    known = [field.name for field in fields]
-    missing = [name for name in known if name not in given]
-    unknown = [name for name in given if name not in known]
-    if missing or unknown:
-        near = nearest_names(str(unknown[0]), known) if unknown else ''
-        raise DataError(f'{what} holds {list(given)}, but the inputs of the program are {known}{near}')
-
-
-def _stacked(fields: Sequence[_Field], rows: Sequence[Sequence[Array]], batch: int) -> Feed:
-    """Make a batch of samples."""
-    columns = []
-    for index, field in enumerate(fields):
-        shapes = {row[index].shape for row in rows}
-        if len(shapes) > 1 or not all(_matches(shape, field.shape[1:]) for shape in shapes):
-            raise DataError(
-                f'samples of batch {batch} for the input {field.name!r} have the shapes {sorted(map(list, shapes))}, '
-                f'where one of {list(field.shape[1:])} belongs into {list(field.shape)}'
-            )
-        columns.append(np.stack([row[index] for row in rows]))
-    return _checked(fields, columns, batch)
-
-
-def _checked(fields: Sequence[_Field], columns: Sequence[Array], batch: int) -> Feed:
-    return {field.name: _check_array(field, array, batch) for field, array in zip(fields, columns)}
-
-
-def _check_array(field: _Field, array: Array, batch: int) -> Array:
-    where = f'batch {batch} for the input {field.name!r}'
-    if array.size == 0 or not _matches(array.shape, field.shape):
-        raise DataError(f'{where} has the shape {list(array.shape)}, and the program takes {list(field.shape)}')
-    if array.dtype != field.dtype:
-        if array.dtype.kind != field.dtype.kind or array.dtype.kind not in 'fiu':
-            raise DataError(f'{where} holds {array.dtype}, and the program takes {field.dtype}: convert it')
-        array = _converted(array, field.dtype, where)
-    if array.dtype.kind == 'f' and not np.isfinite(array).all():
-        kinds = [kind for kind, found in (('NaN', np.isnan(array)), ('infinity', np.isinf(array))) if found.any()]
-        raise DataError(f'{where} holds {" and ".join(kinds)}')
-    return np.ascontiguousarray(array)
-
-
-def _converted(array: Array, dtype: np.dtype[Any], where: str) -> Array:
-    if dtype.kind != 'f' and not np.can_cast(array.dtype, dtype):
-        bounds = np.iinfo(dtype)
-        if array.min() < bounds.min or array.max() > bounds.max:
-            raise DataError(f'{where} holds {array.dtype} beyond the range of {dtype}')
-    with np.errstate(over='ignore'):  # infinity is found later
-        return array.astype(dtype)
-
-
-def _matches(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(size < 0 or n == size for n, size in zip(shape, wanted))
