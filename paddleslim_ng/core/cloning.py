@@ -14,6 +14,7 @@ from paddleslim_ng.errors import GraphError
 
 __all__ = ['clone_program', 'cut_program', 'forward_program', 'lookup']
 
+
 def clone_program(program: Any, for_test: bool = False) -> Any:
     """Copy a program of either IR.
 
