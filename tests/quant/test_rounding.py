@@ -160,6 +160,22 @@ def test_blocks_of_a_residual_network() -> None:
     assert [name for block in regions for name in block.weights] == [n for block in layers for n in block.weights]
 
 
+def test_blocks_of_a_transformer() -> None:
+    main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        image = paddle.static.data('x', [None, 3, 16, 16], 'float32')
+        network = slim.models.VisionTransformer(depth=1, heads=2, head_dim=4, patch_size=8)
+        network.net(image, 5)
+    slim.Executor().run(startup, scope=scope)
+    feeds = [{'x': np.random.default_rng(0).standard_normal((6, 3, 16, 16)).astype('float32')}]
+    model = slim.quant.fold_batch_norm(main, ['x'], [network.logits], scope).model
+    done = slim.quant.quantize_model(model, feeds, fold=False, weight_bits=3)
+    found = reconstruct(done.model, done.spec, feeds, level='region-wise', learning=Learning(iterations=3))
+    # Patches, attention, the two layers behind it, and the classifier.
+    assert [len(result.block.weights) for result in found.blocks] == [1, 4, 2, 1]
+    assert not found.skipped
+
+
 def test_given_blocks() -> None:
     model, spec, _ = case_of(nets.build(residual_body, (3, 8, 8)))
     whole = find_blocks(model.program, spec, model.fetches, 'region-wise')[1]
