@@ -82,7 +82,7 @@ def merge(
     The teacher runs in test mode on the student's inputs. It is frozen: it gets no gradient and no optimizer state,
     and neither pruning, masks nor quantization touch it. What needs an input that ``data_name_map`` does not name,
     such as its loss, is left out; its backward pass and optimizer always are. Its operators stand before the
-    student's, so that its memory is free again when the student's begins to fill.
+    student's: where the executor keeps to that order, its memory is free again when the student's begins to fill.
 
     Both programs may be of either IR; the teacher is translated to the student's. The teacher's startup program must
     have been run, or its parameters loaded. The student's startup program may be run before or after.
