@@ -32,7 +32,7 @@ ADAPTER = BETWEEN_FEATURES['regression']
         {'pattern': '2:4'},
         {'regrowth': True},
     ],
-    ids=str,
+    ids=lambda options: ', '.join(options) or 'plain',
 )
 def test_masks_are_the_students_alone(options: dict[str, Any]) -> None:
     """Neither the teacher nor an adapter is masked or counted, whatever is skipped."""
