@@ -13,6 +13,13 @@ settings.register_profile('suite', deadline=None, derandomize=True, print_blob=T
 settings.load_profile('suite')
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that hold an address: they differ between the processes that share the tests."""
+    bad = [item.nodeid for item in items if ' at 0x' in item.nodeid]
+    if bad:
+        raise pytest.UsageError(f'give these tests ids that are the same in every process: {bad}')
+
+
 class Fresh(NamedTuple):
     """An empty program under construction, with its startup program, scope, and Paddle's executor."""
 
