@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import paddle
@@ -45,7 +45,7 @@ def merge_program(
     prefix: str,
     *,
     frozen: bool,
-    own_inputs: bool = False,
+    own_inputs: Collection[str] = (),
 ) -> MergedProgram:
     """Copy what ``source`` computes from some inputs to the front of ``target``; the scope is left alone.
 
@@ -56,7 +56,7 @@ def merge_program(
         prefix: for all names that are copied.
         frozen: nothing that is copied gets a gradient, and its operators are marked as a teacher's. Give a source in
             test mode.
-        own_inputs: the copy has inputs of its own, named in ``inputs``, which the target must not have.
+        own_inputs: those keys of ``inputs`` that are inputs of the copy alone; the target must not have their names.
 
     Returns:
         What was copied.
@@ -136,13 +136,13 @@ def _check_names(
     kept: Iterable[OpWrapper],
     inputs: Mapping[str, str],
     prefix: str,
-    own_inputs: bool,
+    own_inputs: Collection[str],
 ) -> None:
-    for name in inputs.values():
-        if own_inputs and target.has_var(name):
-            raise GraphError(f'the program already has a variable {name!r}')
-        if not own_inputs:
+    for old, name in inputs.items():
+        if old not in own_inputs:
             target.var(name)
+        elif target.has_var(name):
+            raise GraphError(f'the program already has a variable {name!r}')
     for op in kept:
         for var in (*op.all_inputs(), *op.all_outputs()):
             if var.name() not in inputs and target.has_var(prefix + var.name()):

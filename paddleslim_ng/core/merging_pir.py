@@ -29,15 +29,12 @@ def copy_into(
     """
     mapping = paddle_compat.new_ir_mapping()
     names, made = dict(inputs), []
-    shared = [target.var(name).raw for name in inputs.values() if target.has_var(name)]
-    if not shared:  # inputs of its own: copied like all else, under the names given
-        stops: set[Any] = set()
-    else:
-        for name, value in zip(inputs, shared):
-            mapping.add(source.var(name).raw, value)
-        stops = {source.var(name).raw.id for name in inputs}
-    wanted = _raw_operators(source, kept, stops)
-    with _behind(target, shared):
+    # Inputs of its own are copied like all else, under the names given.
+    shared = {name: target.var(new).raw for name, new in inputs.items() if target.has_var(new)}
+    for name, value in shared.items():
+        mapping.add(source.var(name).raw, value)
+    wanted = _raw_operators(source, kept, {source.var(name).raw.id for name in shared})
+    with _behind(target, shared.values()):
         for op in source.program.global_block().ops:
             if op.id() in wanted:
                 old_names = [naming.value_name(value) if value.initialized() else '' for value in op.results()]

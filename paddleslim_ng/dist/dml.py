@@ -185,7 +185,7 @@ def _prefixes(given: Sequence[str] | None, count: int) -> list[str]:
 def _merge(program: Any, peer: Peer, graph: GraphWrapper, prefix: str) -> MergedProgram:
     target = GraphWrapper(program)
     inputs = {var.name(): peer.inputs.get(var.name(), var.name()) for var in data_inputs(graph)}
-    return merge_program(target, graph, inputs, prefix, frozen=False, own_inputs=not target.ops())
+    return merge_program(target, graph, inputs, prefix, frozen=False, own_inputs=() if target.ops() else inputs.keys())
 
 
 def _build(

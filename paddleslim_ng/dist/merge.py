@@ -14,7 +14,7 @@ from paddleslim_ng.core.merging import MergedProgram, merge_program
 from paddleslim_ng.core.paddle_compat import global_scope
 from paddleslim_ng.dist.teacher_inputs import match_inputs
 from paddleslim_ng.dist.teacher_state import StateTransfer
-from paddleslim_ng.errors import ConfigError, EquivalenceError, GraphError
+from paddleslim_ng.errors import ConfigError, EquivalenceError, GraphError, nearest_names
 from paddleslim_ng.runtime import InferenceModel, data_inputs, synthesize_feeds
 from paddleslim_ng.runtime.inference_outputs import inference_outputs, results_of
 
@@ -96,8 +96,8 @@ def merge(
         teacher_scope: has the teacher's parameters, and keeps them. Where it is None, or ``scope`` itself, they move:
             under their old names only what the student has as well remains.
         name_prefix: for the teacher's names; another one for each teacher.
-        merge_feed: False gives the teacher inputs of its own, called ``<name_prefix><input of the teacher>``, instead
-            of the student's.
+        merge_feed: False keeps the inputs that ``data_name_map`` lacks, as the teacher's own, called
+            ``<name_prefix><input of the teacher>``; they have to be fed then. True leaves out what needs them.
         check: run the teacher alone and in the merged program, on the same inputs, and compare.
         feed: ``{input of the teacher: array}`` for the check; what is missing is made up.
 
@@ -127,8 +127,10 @@ def merge(
     scope = scope if scope is not None else global_scope()
     home = teacher_scope if teacher_scope is not None else scope
     teacher = _prepared(teacher_program, student, list(data_name_map))
-    inputs = match_inputs(teacher, student, data_name_map, name_prefix, merge_feed)
-    merged = merge_program(student, teacher, inputs, name_prefix, frozen=True, own_inputs=not merge_feed)
+    inputs = match_inputs(teacher, student, data_name_map, name_prefix, not merge_feed)
+    merged = merge_program(
+        student, teacher, inputs, name_prefix, frozen=True, own_inputs=set(inputs) - set(data_name_map)
+    )
     transfer = StateTransfer(scope, home, merged, teacher, student, place)
     try:
         transfer.check()
@@ -189,6 +191,9 @@ def _run_teacher(
 ) -> tuple[dict[str, npt.NDArray[Any]], list[npt.NDArray[Any]]]:
     """Return inputs for the teacher, under its own names, and what it makes of them on its own."""
     needed = [var.name() for var in data_inputs(teacher) if var.name() in result.inputs]
+    for name in given or {}:
+        if name not in needed:
+            raise GraphError(f'feed has {name!r}, and the teacher reads {needed}{nearest_names(name, needed)}')
     missing = [name for name in needed if name not in (given or {})]
     shapes = {name: _joint_shape(teacher, student, name, result.inputs[name]) for name in missing}
     feeds = synthesize_feeds(teacher, missing, shapes=shapes)

@@ -16,7 +16,7 @@ def match_inputs(
     student: GraphWrapper,
     names: Mapping[str, str],
     prefix: str,
-    shared: bool = True,
+    keep_others: bool = False,
 ) -> dict[str, str]:
     """Check which input of the student each input of a teacher stands for.
 
@@ -24,8 +24,8 @@ def match_inputs(
         teacher: the teacher's program in test mode.
         student: the student's program.
         names: ``{input of the teacher: input of the student}``.
-        prefix: of the teacher's own inputs where they are not shared.
-        shared: False gives the teacher all its inputs as its own, whatever ``names`` says.
+        prefix: of the teacher's own inputs.
+        keep_others: inputs that ``names`` lacks stay, as the teacher's own.
 
     Returns:
         ``{input of the teacher: its name in the merged program}``.
@@ -35,16 +35,16 @@ def match_inputs(
             need and ``names`` lacks.
     """
     theirs = {var.name(): var for var in data_inputs(teacher)}
-    if not shared:
-        return {name: prefix + name for name in theirs}
     inputs = {var.name(): var for var in student.vars() if var.is_data and not var.persistable()}
     for name, counterpart in names.items():
         _check_known(name, theirs, 'teacher')
         _check_known(counterpart, inputs, 'student')
         _check_fit(theirs[name], inputs[counterpart])
-    for name in theirs:
-        if name not in names:
-            _check_unneeded(theirs[name])
+    others = [name for name in theirs if name not in names]
+    if keep_others:
+        return {**names, **{name: prefix + name for name in others}}
+    for name in others:
+        _check_unneeded(theirs[name])
     return dict(names)
 
 

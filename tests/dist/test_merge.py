@@ -245,6 +245,31 @@ def test_bad_maps_touch_nothing(names: dict[str, str], message: str) -> None:
     assert snapshot(student.main) == before
 
 
+def test_a_feed_that_the_teacher_does_not_read_is_an_error() -> None:
+    student, teacher = Net(3), Net(5, 't_', seed=2)
+    before = snapshot(student.main)
+    scopes = {'scope': student.scope, 'teacher_scope': teacher.scope}
+    with pytest.raises(GraphError, match=r"feed has 'imag', and the teacher reads \['image'\]; did you mean 'image'"):
+        merge(teacher.main, student.main, MAP, feed={'imag': batch()['image']}, **scopes)
+    assert snapshot(student.main) == before
+    assert not has_array(student.scope, 'teacher_t_conv')
+    assert merge(teacher.main, student.main, MAP, feed={'image': batch()['image']}, **scopes).difference == 0.0
+
+
+def test_some_inputs_shared_and_some_of_its_own() -> None:
+    """As with PaddleSlim, the map counts with merge_feed=False, too."""
+    student, teacher = Net(3), Net(5, 't_', seed=2)
+    program = clone_program(teacher.main, for_test=True)
+    feed = {'image': batch()['image'], 'label': batch(7)['label']}
+    want = slim.Executor().run(program, feed, [teacher.loss], scope=teacher.scope)[0]
+    merged = merge(teacher.main, student.main, MAP, scope=student.scope, teacher_scope=teacher.scope, merge_feed=False)
+    assert merged.inputs == {'image': 'image', 'label': 'teacher_label'}
+    assert (merged.left_out, merged.difference) == ([], 0.0)
+    fed = {**batch(), 'teacher_label': batch(7)['label']}
+    got = slim.Executor().run(student.main, fed, [merged[teacher.loss]], scope=student.scope)[0]
+    np.testing.assert_array_equal(got, want)
+
+
 def test_shapes_that_cannot_match() -> None:
     student, teacher = Net(3, batch=4), Net(5, 't_', seed=2, batch=8)
     with pytest.raises(GraphError, match=r'\[8, 2, 6, 6\].*\[4, 2, 6, 6\]'):
