@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import paddle
 
+from paddleslim_ng.analysis.metric_value import as_metric
 from paddleslim_ng.core import GraphWrapper, load_array, store_array
 from paddleslim_ng.prune.evaluation.engines import Arrays, Engine, ExecutorEngine, PredictorEngine
 from paddleslim_ng.prune.evaluation.prefix_cache import NetworkRun, Outputs
@@ -15,7 +16,6 @@ from paddleslim_ng.prune.evaluation.subprogram import Part, extract
 from paddleslim_ng.prune.evaluation.workers import WorkerPool
 from paddleslim_ng.prune.sensitive.function_evaluation import PruneInPlace
 from paddleslim_ng.prune.sensitive.masking import Footprint
-from paddleslim_ng.prune.sensitive.metric_value import as_metric
 
 if TYPE_CHECKING:
     from paddleslim_ng.prune.evaluation.evaluator import Evaluator

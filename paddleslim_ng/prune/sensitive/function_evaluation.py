@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import paddle
 
+from paddleslim_ng.analysis.metric_value import as_metric
 from paddleslim_ng.core import GraphWrapper, has_array
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.records import record_name
 from paddleslim_ng.prune.sensitive.masking import Footprint, restoring, zeroed
-from paddleslim_ng.prune.sensitive.metric_value import as_metric
 
 __all__ = ['Evaluation', 'FunctionEvaluation', 'PruneInPlace']
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
+from paddleslim_ng.analysis.fingerprint import fingerprint
+from paddleslim_ng.analysis.metric_value import usable_baseline
 from paddleslim_ng.core import GraphWrapper
 from paddleslim_ng.errors import ConfigError, NotPrunableError
 from paddleslim_ng.prune.pruner import Pruner
-from paddleslim_ng.prune.sensitive.fingerprint import fingerprint
 from paddleslim_ng.prune.sensitive.function_evaluation import Evaluation, FunctionEvaluation
-from paddleslim_ng.prune.sensitive.metric_value import usable_baseline
 from paddleslim_ng.prune.sensitive.sensitivity_file import Sensitivities, SensitivityFile, Source
 from paddleslim_ng.prune.session import PruningSession
 

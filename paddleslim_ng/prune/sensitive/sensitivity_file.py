@@ -29,7 +29,7 @@ class SensitivityFile:
 
     Attributes:
         path: the file, or None to keep nothing.
-        fingerprint: what was analysed: program, parameters; see :func:`paddleslim_ng.prune.sensitive.fingerprint`.
+        fingerprint: what was analysed: program, parameters; see :func:`paddleslim_ng.analysis.fingerprint.fingerprint`.
         criterion: name of the importance criterion.
         evaluation: what the metric was measured on, as far as it is known; empty for a plain function.
         baseline: metric of the unpruned network, or None before it is measured.
