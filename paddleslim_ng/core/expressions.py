@@ -48,6 +48,14 @@ class Expressions:
         """Return ``x / y``."""
         return self.here.op('elementwise_div', {'X': x, 'Y': y})
 
+    def constant(self, value: float, shape: Sequence[int] = (1,)) -> VarWrapper:
+        """Return a float32 tensor with the same number everywhere."""
+        return self.here.op('fill_constant', {}, {'shape': list(shape), 'value': float(value), 'dtype': 'float32'})
+
+    def maximum(self, x: VarWrapper, y: VarWrapper) -> VarWrapper:
+        """Return the larger one of ``x`` and ``y`` at every place."""
+        return self.here.op('elementwise_max', {'X': x, 'Y': y})
+
     def scale(self, x: VarWrapper, factor: float = 1.0, shift: float = 0.0) -> VarWrapper:
         """Return ``x * factor + shift``."""
         return self.here.op('scale', {'X': x}, {'scale': float(factor), 'bias': float(shift), 'bias_after_scale': True})
@@ -140,6 +148,15 @@ class Expressions:
     def transpose(self, x: VarWrapper, axes: Sequence[int]) -> VarWrapper:
         """Return ``x`` with its axes in another order."""
         return self.here.op('transpose2', {'X': x}, {'axis': list(axes)})
+
+    def concat(self, parts: Sequence[VarWrapper], axis: int = 0) -> VarWrapper:
+        """Return some tensors behind each other along an axis."""
+        return self.here.op('concat', {'X': list(parts)}, {'axis': axis})
+
+    def slice(self, x: VarWrapper, axis: int, start: int, end: int) -> VarWrapper:
+        """Return the positions from ``start`` up to ``end`` (without it) along an axis, counted from 0."""
+        attrs: dict[str, Any] = {'axes': [axis], 'starts': [start], 'ends': [end], 'decrease_axis': []}
+        return self.here.op('slice', {'Input': x}, {**attrs, 'infer_flags': [1]})
 
     def cast(self, x: VarWrapper, dtype: str) -> VarWrapper:
         """Return ``x`` in another element type, in numpy's spelling; ``x`` itself where it has that type."""

@@ -52,6 +52,8 @@ VERBS: dict[str, tuple[Callable[..., VarWrapper], Array]] = {
     'reshape': (lambda e, x: e.reshape(x['maps'], [0, 0, -1]), MAPS.reshape(3, 2, 24)),
     'unsqueeze': (lambda e, x: e.subtract(e.unsqueeze(x['x'], 0), e.unsqueeze(x['x'], 1)), X[None] - X[:, None]),
     'transpose': (lambda e, x: e.transpose(x['maps'], [0, 2, 3, 1]), MAPS.transpose(0, 2, 3, 1)),
+    'concat': (lambda e, x: e.concat([x['x'], x['y']], 1), np.concatenate([X, Y], 1)),
+    'slice': (lambda e, x: e.slice(x['maps'], 3, 1, 5), MAPS[..., 1:5]),
     'cast': (lambda e, x: e.cast(x['x'], 'float64'), X.astype('float64')),
     'average_pool': (lambda e, x: e.average_pool(x['maps'], (2, 3)), MAPS.reshape(3, 2, 2, 2, 2, 3).mean((3, 5))),
     'convolve': (
