@@ -1,0 +1,3 @@
+"""The strategies that come with the package, a file each."""
+
+from __future__ import annotations
