@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.compress.budget import Budget
+from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.evaluation import EvalResult
+from paddleslim_ng.compress.journal import JournalEntry
+from paddleslim_ng.compress.optimizers import OptimizerSource
 from paddleslim_ng.compress.strategy import Strategy
 
-__all__ = ['Strategy']
+__all__ = ['Budget', 'Context', 'EvalResult', 'JournalEntry', 'OptimizerSource', 'Strategy']

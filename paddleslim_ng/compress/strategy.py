@@ -40,28 +40,32 @@ class Strategy:
 
     Args:
         start_epoch: first epoch, counted from 0, in which the strategy acts.
-        end_epoch: the epoch in which it no longer acts. A job has at least as many epochs as any ``end_epoch`` says.
+        end_epoch: the epoch in which it no longer acts; 0 leaves the end open. A job has at least as many epochs as any
+            ``end_epoch`` says.
 
     Attributes:
         name: unique within a job; the compressor gives one where the strategy has none.
 
     Raises:
-        ConfigError: an epoch is no whole number from 0, or the end lies before the start.
+        ConfigError: an epoch is no whole number from 0, or the end does not lie behind the start.
     """
 
     def __init__(self, start_epoch: int = 0, end_epoch: int = 0) -> None:
         for key, value in (('start_epoch', start_epoch), ('end_epoch', end_epoch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f'{key} is a number of epochs, not {value!r}')
-        if end_epoch and end_epoch < start_epoch:
-            raise ConfigError(f'end_epoch={end_epoch} lies before start_epoch={start_epoch}')
+        if end_epoch and end_epoch <= start_epoch:
+            raise ConfigError(
+                f'end_epoch={end_epoch} does not lie behind start_epoch={start_epoch}: it is the first epoch in which '
+                'the strategy no longer acts; 0 leaves the end open'
+            )
         self.start_epoch = start_epoch
         self.end_epoch = end_epoch
         self.name = ''
 
     def is_active(self, epoch_id: int) -> bool:
         """Tell whether an epoch lies within ``start_epoch`` and ``end_epoch``, which is exclusive."""
-        return self.start_epoch <= epoch_id < self.end_epoch
+        return self.start_epoch <= epoch_id and (self.end_epoch == 0 or epoch_id < self.end_epoch)
 
     def on_compression_begin(self, context: Context) -> None:
         """Run once for a job, before the first epoch."""
@@ -97,4 +101,4 @@ class Strategy:
         """
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(name={self.name!r}, epochs {self.start_epoch} to {self.end_epoch})'
+        return f'{type(self).__name__}(name={self.name!r}, epochs {self.start_epoch} to {self.end_epoch or "the last"})'

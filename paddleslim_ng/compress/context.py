@@ -1,0 +1,376 @@
+"""What strategies may see and do: programs, readers, metrics, random numbers; never the compressor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paddleslim_ng.compress.budget import Budget
+from paddleslim_ng.compress.evaluation import EvalFunction, EvalResult, Samples, call_functions, mean_metrics
+from paddleslim_ng.compress.journal import JournalEntry
+from paddleslim_ng.compress.optimizers import OptimizerLike, OptimizerSource, attach_optimizer, is_trained
+from paddleslim_ng.compress.readers import Reader, named_variables
+from paddleslim_ng.core import Executor, GraphWrapper, clone_program
+from paddleslim_ng.core.cloning import forward_program
+from paddleslim_ng.core.paddle_compat import global_scope
+from paddleslim_ng.distributed import Ranks, current_ranks, shared_statistics
+from paddleslim_ng.errors import ConfigError, DataError, GraphError, nearest_names
+
+if TYPE_CHECKING:
+    from paddleslim_ng.compress.strategy import Strategy
+
+__all__ = ['Context']
+
+_DELTA = 0.001
+
+
+class Context:
+    """The state of a compression job, as strategies see it.
+
+    Args:
+        place: device; the CPU where None.
+        scope: parameters, which the caller has initialized; Paddle's global scope where None.
+        train_program: with an optimizer, or without one where ``train_optimizer`` is given.
+        train_reader: training data, see :class:`~paddleslim_ng.compress.readers.Reader`.
+        train_feed_list: ``[(readable name, variable name)]`` of the inputs; names, Variables and Values alone do, too.
+        train_fetch_list: the same of what is watched in training; the one called ``loss`` is minimized.
+        eval_program: evaluated; an evaluation clone of the training program where None.
+        eval_reader: evaluation data; none where functions evaluate.
+        eval_feed_list: inputs of the evaluation program; as for training where None.
+        eval_fetch_list: metrics of the evaluation program; as for training where None.
+        eval_func: ``{name: function(eval_program, scope) -> number or {name: number}}``, or one function.
+        teacher_programs: programs of teachers, whose parameters the scope holds.
+        train_optimizer: trains the network wherever no strategy has a loss of its own: where ``train_program`` comes
+            without optimizer, and after a distillation has ended. An optimizer, or a function that makes one.
+        distiller_optimizer: minimizes the losses of distillation strategies; ``train_optimizer`` where None.
+        loss: readable name of what ``train_optimizer`` minimizes.
+        budget: limits.
+        cache_path: folder for the samples of :meth:`run_eval_graph`; in memory where None.
+        seed: of :attr:`rng`.
+        clip: clip of gradients, for optimizers that have none.
+        amp: options of mixed precision, see :class:`~paddleslim_ng.compress.optimizers.OptimizerSource`.
+        ranks: the job's processes; those of the launcher where None.
+
+    Attributes:
+        train_program: the program that is trained now, with its optimizer.
+        eval_program: the program that is evaluated now.
+        epoch: number of epochs of the job.
+        epoch_id: the running epoch, from 0.
+        batch_id: the running batch of it, from 0.
+        eval_results: metrics by name, a value for each evaluation.
+        train_results: what was watched in training, by name, a mean for each epoch.
+        skip_training: set by a strategy to leave out the batches of the running epoch.
+        journal: changes to the programs so far.
+        replayed: in ``restore_from_checkpoint``, the entry to make again.
+        rng: random numbers for strategies; its state is in the checkpoints.
+
+    Raises:
+        ConfigError: an argument is unusable.
+        GraphError: a program lacks a variable that is fed or fetched.
+    """
+
+    def __init__(
+        self,
+        place: Any = None,
+        scope: Any = None,
+        train_program: Any = None,
+        train_reader: Any = None,
+        train_feed_list: Sequence[Any] | None = None,
+        train_fetch_list: Sequence[Any] | None = None,
+        eval_program: Any = None,
+        eval_reader: Any = None,
+        eval_feed_list: Sequence[Any] | None = None,
+        eval_fetch_list: Sequence[Any] | None = None,
+        *,
+        eval_func: EvalFunction | Mapping[str, EvalFunction] | None = None,
+        teacher_programs: Sequence[Any] = (),
+        train_optimizer: OptimizerLike | None = None,
+        distiller_optimizer: OptimizerLike | None = None,
+        loss: str = 'loss',
+        budget: Budget | None = None,
+        cache_path: str | Path | None = None,
+        seed: int = 0,
+        clip: Any = None,
+        amp: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.executor = Executor(place)
+        self.place = self.executor.place
+        self.scope = global_scope() if scope is None else scope
+        self.ranks = current_ranks() if ranks is None else ranks
+        self.loss, self.budget = loss, budget if budget is not None else Budget()
+        self.train_program = _program(train_program, 'train_program')
+        self.train_feed_list = named_variables(train_feed_list or (), self.train_program, 'train_feed_list')
+        self.train_fetch_list = named_variables(train_fetch_list or (), self.train_program, 'train_fetch_list')
+        self.eval_program: Any = (
+            clone_program(self.train_program, for_test=True)
+            if eval_program is None
+            else _program(eval_program, 'eval_program')
+        )
+        feeds = self.train_feed_list if eval_feed_list is None else eval_feed_list
+        fetches = self.train_fetch_list if eval_fetch_list is None else eval_fetch_list
+        self.eval_feed_list = named_variables(feeds, self.eval_program, 'eval_feed_list')
+        self.eval_fetch_list = named_variables(fetches, self.eval_program, 'eval_fetch_list')
+        self.train_reader = (
+            Reader(train_reader, self.train_feed_list, 'train_reader') if train_reader is not None else None
+        )
+        self.eval_reader = Reader(eval_reader, self.eval_feed_list, 'eval_reader') if eval_reader is not None else None
+        if self.eval_reader is not None and not self.eval_fetch_list:
+            raise ConfigError('eval_fetch_list is empty: there is nothing to evaluate eval_reader by')
+        self.eval_func: dict[str, EvalFunction] = _functions(eval_func)
+        self.teacher_programs = [_program(item, 'teacher_programs') for item in teacher_programs]
+        self.train_optimizer = _source(train_optimizer, 'train_optimizer', clip, amp)
+        given = distiller_optimizer if distiller_optimizer is not None else train_optimizer
+        self.distiller_optimizer = _source(given, 'distiller_optimizer', clip, amp)
+        self.rng = np.random.default_rng(seed)
+        self.epoch, self.epoch_id, self.batch_id = 0, 0, 0
+        self.skip_training = False
+        self.eval_results: dict[str, list[float]] = {}
+        self.train_results: dict[str, list[float]] = {}
+        self.journal: list[JournalEntry] = []
+        self.replayed: JournalEntry | None = None
+        self._replays = 0
+        self._kept: dict[str, Any] = {}
+        self._passing: dict[str, Any] = {}
+        owner = f'.rank-{self.ranks.rank}-of-{self.ranks.size}' if self.ranks.size > 1 else ''
+        self._samples = Samples(Path(cache_path) if cache_path is not None else None, owner)
+
+    @property
+    def train_graph(self) -> GraphWrapper:
+        """The training program as a graph; made anew each time."""
+        return GraphWrapper(self.train_program)
+
+    @property
+    def eval_graph(self) -> GraphWrapper:
+        """The evaluation program as a graph; made anew each time."""
+        return GraphWrapper(self.eval_program)
+
+    def put(self, key: str, value: Any, *, keep: bool = True) -> None:
+        """Leave a value for other strategies or later epochs.
+
+        Args:
+            key: its name.
+            value: plain values and arrays where ``keep``, anything else otherwise.
+            keep: let checkpoints hold it.
+        """
+        for table in (self._kept, self._passing):
+            table.pop(key, None)
+        (self._kept if keep else self._passing)[key] = value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what :meth:`put` left under a key, or ``default``."""
+        return self._kept.get(key, self._passing.get(key, default))
+
+    def run_eval_graph(self, sampled_rate: float | None = None, cached_id: int = 0) -> EvalResult:
+        """Evaluate the present evaluation program; on several ranks, a collective call.
+
+        Metrics of the reader are means weighted by the sizes of the batches. With functions alone there is nothing to
+        sample, and they evaluate as they always do.
+
+        Args:
+            sampled_rate: share of the batches of ``eval_reader`` to use; all where None.
+            cached_id: calls with the same number use the same sample.
+
+        Returns:
+            ``(results, names)``, also of bad networks: a metric may be NaN.
+
+        Raises:
+            ConfigError: there is neither a reader nor a function, or an argument is unusable.
+            DataError: the reader fails or is empty.
+        """
+        if self.eval_reader is None and not self.eval_func:
+            raise ConfigError('nothing evaluates the network: give eval_reader with eval_fetch_list, or eval_func')
+        if self.ranks.size == 1:
+            found = self._evaluate(sampled_rate, cached_id)
+        else:
+            with shared_statistics(self.eval_program, self.scope, ranks=self.ranks):
+                found = self._evaluate(sampled_rate, cached_id)
+        return EvalResult(list(found.values()), list(found))
+
+    def _evaluate(self, sampled_rate: float | None, cached_id: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        program, reader = self.eval_program, self.eval_reader
+        if reader is not None:
+            if sampled_rate is None:
+                reader.set_epoch(0)
+                feeds = reader.feeds(program)
+            else:
+                feeds = self._samples.feeds(reader, program, sampled_rate, cached_id)
+            found = mean_metrics(self.executor, program, self.scope, feeds, self.eval_fetch_list, self.ranks)
+        return {**found, **call_functions(self.eval_func, program, self.scope, self.ranks)}
+
+    def metric(self, name: str) -> float:
+        """Return the newest value of a metric.
+
+        Raises:
+            ConfigError: no evaluation has found a metric of that name.
+        """
+        return self._history(name)[-1]
+
+    def eval_converged(self, metric_name: str, delta: float = _DELTA) -> bool:
+        """Tell whether a metric changed by less than ``delta``, relatively, between the last two evaluations.
+
+        Raises:
+            ConfigError: there is no metric of that name.
+            DataError: the metric is not finite, or was 0, from which no relative change can be told.
+        """
+        history = self._history(metric_name, empty=True)
+        if len(history) < 2:
+            return False
+        before, now = history[-2:]
+        where = f'whether {metric_name!r} has converged cannot be told: it was {before} and is now {now}'
+        if not (math.isfinite(before) and math.isfinite(now)):
+            raise DataError(f'{where}. Training has diverged')
+        if before == 0:
+            raise DataError(f'{where}. Start later, when the network has learned something, or choose another metric')
+        return abs(now - before) / abs(before) < delta
+
+    def _history(self, name: str, empty: bool = False) -> list[float]:
+        if name not in self.eval_results and not (empty and not self.eval_results):
+            known = list(self.eval_results)
+            raise ConfigError(f'there is no metric {name!r}; evaluated are {known}{nearest_names(name, known)}')
+        return self.eval_results.get(name, [])
+
+    def replace_programs(
+        self,
+        by: Strategy,
+        train_program: Any = None,
+        eval_program: Any = None,
+        *,
+        train_fetch_list: Sequence[Any] | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put changed programs in the place of the present ones, and write it into the journal.
+
+        A program that was edited in place is given as it is. Every change to a program goes through here, also in
+        ``restore_from_checkpoint``.
+
+        Args:
+            by: the strategy that makes the change.
+            train_program: a program with an optimizer; the present one stays where None.
+            eval_program: the present one stays where None.
+            train_fetch_list: what is watched in training from now on; as before where None.
+            note: what the strategy will want to know to make the change again.
+
+        Raises:
+            GraphError: a program lacks what is fed or fetched; nothing is changed then.
+        """
+        train = self.train_program if train_program is None else _program(train_program, 'train_program')
+        evaluated = self.eval_program if eval_program is None else _program(eval_program, 'eval_program')
+        fetches = self.train_fetch_list if train_fetch_list is None else train_fetch_list
+        watched = named_variables(fetches, train, 'train_fetch_list')
+        named_variables(self.train_feed_list, train, 'train_feed_list')
+        named_variables([*self.eval_feed_list, *self.eval_fetch_list], evaluated, 'the evaluation lists')
+        self.train_program, self.eval_program, self.train_fetch_list = train, evaluated, watched
+        if self.replayed is None:
+            self.journal.append(JournalEntry(by.name, self.epoch_id, dict(note or {})))
+
+    def minimize(
+        self, program: Any, optimizer: OptimizerSource | OptimizerLike | None = None, loss: Any = None
+    ) -> None:
+        """Let a program without optimizer train; edits it in place and initializes the optimizer's state alone.
+
+        Args:
+            program: such as :meth:`forward_program` returns.
+            optimizer: :attr:`train_optimizer` where None.
+            loss: variable to minimize; the fetch called ``loss`` where None.
+
+        Raises:
+            ConfigError: there is no optimizer, or nothing is called ``loss``.
+            GraphError: the program trains already.
+            UnsupportedOpError: Paddle cannot build the optimizer on this IR.
+        """
+        given = optimizer if optimizer is not None else self.train_optimizer
+        if given is None:
+            raise ConfigError('a program is to be trained, and there is no train_optimizer')
+        source = given if isinstance(given, OptimizerSource) else OptimizerSource(given, 'optimizer')
+        name = self.loss_name() if loss is None else GraphWrapper(program).var(loss).name()
+        # The same in every run of a job: strategies write one entry for each program that they rebuild.
+        done = self._replays if self.replayed is not None else len(self.journal)
+        attach_optimizer(program, name, source, self.executor, self.scope, f'compress{done}_', self.ranks)
+
+    def loss_name(self) -> str:
+        """Return the variable that ``train_optimizer`` minimizes.
+
+        Raises:
+            ConfigError: nothing in ``train_fetch_list`` is called as :attr:`loss` says.
+        """
+        table = dict(self.train_fetch_list)
+        if self.loss not in table:
+            raise ConfigError(
+                f'train_fetch_list has no {self.loss!r}, which the optimizer is to minimize; it has {list(table)}'
+                f'{nearest_names(self.loss, table)}'
+            )
+        return table[self.loss]
+
+    def forward_program(self) -> Any:
+        """Return a copy of the training program without backward pass and optimizer, to build another one upon."""
+        return forward_program(self.train_program)
+
+    def is_trained(self) -> bool:
+        """Tell whether the training program has an optimizer."""
+        return is_trained(self.train_program)
+
+    def learning_rate(self) -> float | None:
+        """Return the rate of the training program's schedule, or None where the rate is constant."""
+        schedule = getattr(self.train_program, 'lr_scheduler', None)
+        return float(schedule()) if schedule is not None else None
+
+    def replay(self, entries: Sequence[JournalEntry], strategies: Mapping[str, Strategy]) -> None:
+        """Make the changes of a journal again; for the compressor.
+
+        Raises:
+            GraphError: an entry belongs to a strategy that the job does not have.
+        """
+        unknown = sorted({entry.strategy for entry in entries} - set(strategies))
+        if unknown:
+            raise GraphError(f'the journal names the strategies {unknown}, which this job does not have')
+        self.journal = list(entries)
+        try:
+            for index, entry in enumerate(entries):
+                self.replayed, self._replays, self.epoch_id = entry, index, entry.epoch_id
+                strategies[entry.strategy].restore_from_checkpoint(self)
+        finally:
+            self.replayed, self._replays = None, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what checkpoints keep of the context itself."""
+        return {
+            'eval_results': {name: list(values) for name, values in self.eval_results.items()},
+            'train_results': {name: list(values) for name, values in self.train_results.items()},
+            'skip_training': self.skip_training,
+            'kept': dict(self._kept),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.eval_results = {name: list(values) for name, values in state['eval_results'].items()}
+        self.train_results = {name: list(values) for name, values in state['train_results'].items()}
+        self.skip_training = bool(state['skip_training'])
+        self._kept = dict(state['kept'])
+
+
+def _program(given: Any, role: str) -> Any:
+    if given is None:
+        raise ConfigError(f'{role} is missing')
+    program = given.program if isinstance(given, GraphWrapper) else given
+    GraphWrapper(program)
+    return program
+
+
+def _functions(given: EvalFunction | Mapping[str, EvalFunction] | None) -> dict[str, EvalFunction]:
+    if given is None:
+        return {}
+    table = dict(given) if isinstance(given, Mapping) else {getattr(given, '__name__', 'metric'): given}
+    odd = [name for name, function in table.items() if not callable(function)]
+    if odd:
+        raise ConfigError(f'eval_func {odd[0]!r} is no function of (program, scope)')
+    return table
+
+
+def _source(given: OptimizerLike | None, role: str, clip: Any, amp: Mapping[str, Any] | None) -> OptimizerSource | None:
+    return OptimizerSource(given, role, clip=clip, amp=amp) if given is not None else None
