@@ -6,11 +6,13 @@ for. Types, slots and attributes are canonical (:mod:`paddleslim_ng.core.op_tabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Union
 
 from paddleslim_ng.core import legacy_calls, naming, paddle_compat, pir_calls
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
+from paddleslim_ng.core.marks import ROLE, mark
 from paddleslim_ng.core.pir_calls import PirCall, is_floating
 from paddleslim_ng.errors import GraphError
 
@@ -88,7 +90,10 @@ class Insertion:
         after: operator behind which they go.
         before: operator before which they go; the end of the block where neither is given.
         role: ``'forward'``, ``'backward'`` or ``'optimizer'``; the last two are dropped by ``clone(for_test=True)``.
-            PIR keeps no roles: they follow from what an operator reads and writes.
+            Paddle keeps no roles on PIR: there a mark on the operator tells.
+
+    Attributes:
+        built: Paddle's operators that were built here, in order.
 
     Raises:
         GraphError: both places are given, one is not of this program, or the role is unknown.
@@ -109,12 +114,11 @@ class Insertion:
     ) -> None:
         if after is not None and before is not None:
             raise GraphError('give one place to insert at, after= or before=')
-        if role not in ROLES:
-            raise GraphError(f'unknown role {role!r}; known: {", ".join(ROLES)}')
         if any(op is not None and op._graph is not graph for op in (after, before)):
             raise GraphError('the operator to insert at belongs to another wrapped program')
         self.graph = graph
-        self._role = ROLES[role]
+        self._role = _role(role)
+        self.built: list[Any] = []
         self._synchronized = False
         self._before = before.raw if before is not None else None
         self._after = after.raw if after is not None else None
@@ -153,6 +157,19 @@ class Insertion:
         legacy_calls.check(type, given, attrs or {})
         return self._build_legacy(type, given, attrs or {}, target)
 
+    @contextmanager
+    def role(self, role: str) -> Iterator[None]:
+        """Give what is built within the ``with`` block another role.
+
+        Raises:
+            GraphError: the role is unknown.
+        """
+        before, self._role = self._role, _role(role)
+        try:
+            yield
+        finally:
+            self._role = before
+
     def redirect(self, old: VarWrapper | str, new: VarWrapper | str, readers: Sequence[OpWrapper]) -> None:
         """Let some operators read ``new`` wherever they read ``old``.
 
@@ -185,7 +202,8 @@ class Insertion:
         self, call: PirCall, arguments: list[Any], inputs: dict[str, list[VarWrapper]], target: VarWrapper | None
     ) -> VarWrapper:
         if target is None:
-            made = VarWrapper(self.graph, self._emit(call.name, *arguments))
+            place = None if call.result is None else call.result[1]
+            made = VarWrapper(self.graph, self._emit(call.name, *arguments, place=place))
             if not is_floating(made.dtype()):
                 made.raw.stop_gradient = True
             return made
@@ -225,18 +243,25 @@ class Insertion:
                 found.append(reader)
         return found
 
-    def _emit(self, name: str, *arguments: Any) -> Any:
-        """Build a PIR operator at this place, which moves behind it."""
+    def _emit(self, name: str, *arguments: Any, place: int | None = None) -> Any:
+        """Build a PIR operator here, behind which this place moves; return its result, or the one at ``place``."""
         if self._before is not None:
             with paddle_compat.insertion_before(self._before):
-                return paddle_compat.pir_call(name, *arguments)
-        anchor = self._after if self._after is not None else self.graph.program.global_block().ops[-1]
-        with paddle_compat.insertion_after(anchor):
-            result = paddle_compat.pir_call(name, *arguments)
+                result = paddle_compat.pir_call(name, *arguments)
+        else:
+            anchor = self._after if self._after is not None else self.graph.program.global_block().ops[-1]
+            with paddle_compat.insertion_after(anchor):
+                result = paddle_compat.pir_call(name, *arguments)
+        if place is not None:
+            result = result[place]
         made = result.get_defining_op() if result is not None else None
         if made is None:
             raise GraphError(f'Paddle returned no value for {name}')
-        self._after = made
+        if self._role:
+            mark(made, ROLE, str(self._role))
+        self.built.append(made)
+        if self._before is None:
+            self._after = made
         return result
 
     def _build_legacy(
@@ -255,6 +280,7 @@ class Insertion:
             synchronize=not self._synchronized,
         )
         self._synchronized = True
+        self.built.append(made)
         if self._before is None:
             self._after = made
         return target if target is not None else VarWrapper(self.graph, raw, raw.name)
@@ -263,6 +289,12 @@ class Insertion:
         if self._before is not None:
             return int(block.ops.index(self._before))
         return int(block.ops.index(self._after)) + 1 if self._after is not None else len(block.ops)
+
+
+def _role(name: str) -> int:
+    if name not in ROLES:
+        raise GraphError(f'unknown role {name!r}; known: {", ".join(ROLES)}')
+    return ROLES[name]
 
 
 def _redirect(reader: Any, old: Any, new: Any) -> None:

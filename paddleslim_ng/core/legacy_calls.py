@@ -11,7 +11,7 @@ from typing import Any
 
 from paddleslim_ng.core import paddle_compat
 from paddleslim_ng.core.graph_wrapper import VarWrapper
-from paddleslim_ng.core.pir_calls import check_names, is_floating
+from paddleslim_ng.core.pir_calls import PIR_CALLS, check_names, is_floating
 from paddleslim_ng.errors import UnsupportedOpError
 
 __all__ = ['build', 'check', 'known']
@@ -27,7 +27,8 @@ def check(type: str, inputs: Mapping[str, Any], attrs: Mapping[str, Any]) -> Non
 
     Raises:
         GraphError: a slot or attribute does not exist.
-        UnsupportedOpError: there is no such operator, or it has several results.
+        UnsupportedOpError: there is no such operator, or it has several results and no row of the table of calls says
+            which one is wanted.
     """
     proto = paddle_compat.operator_proto(type)
     if proto is None:
@@ -35,7 +36,7 @@ def check(type: str, inputs: Mapping[str, Any], attrs: Mapping[str, Any]) -> Non
     check_names(type, 'slot', inputs, [item.name for item in proto.inputs])
     check_names(type, 'attribute', attrs, [item.name for item in proto.attrs])
     outputs = _results(proto)
-    if len(outputs) != 1:
+    if len(outputs) != 1 and _wanted(proto) is None:
         raise UnsupportedOpError(f'cannot insert {type!r}: it has the results {outputs}, not one', op=type)
 
 
@@ -77,7 +78,7 @@ def build(
         place,
         type=type,
         inputs={key: [var.raw for var in group] for key, group in inputs.items()},
-        outputs={_results(proto)[0]: [made], **helpers},
+        outputs={**helpers, _wanted(proto) or _results(proto)[0]: [made]},
         attrs=values,
     )
     if result is None and not is_floating(paddle_compat.dtype_name(made.dtype)):
@@ -95,5 +96,16 @@ def _results(proto: Any) -> list[str]:
 
 
 def _helpers(proto: Any) -> list[str]:
-    """Return the outputs that only the gradient operator reads, such as ``XShape``."""
-    return [item.name for item in proto.outputs if item.intermediate and not item.dispensable]
+    """Return the outputs that only the gradient operator reads, such as ``XShape``, or that are not wanted."""
+    wanted = _wanted(proto)
+    return [
+        item.name
+        for item in proto.outputs
+        if not item.dispensable and (item.intermediate or (wanted is not None and item.name != wanted))
+    ]
+
+
+def _wanted(proto: Any) -> str | None:
+    """Return the one of several results that is wanted."""
+    call = PIR_CALLS.get(proto.type)
+    return call.result[0] if call is not None and call.result is not None else None

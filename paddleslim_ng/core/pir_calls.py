@@ -26,12 +26,14 @@ class PirCall(NamedTuple):
         slots: canonical slots of the tensors, in the function's order; a leading ``*`` marks a list of tensors.
         attrs: ``{attribute: default}`` in the function's order; ``...`` where there is no default.
         operands: ``{optional canonical slot: attribute}`` whose place a tensor may take.
+        result: canonical slot and place of the result that is wanted, where the operator has several.
     """
 
     name: str
     slots: tuple[str, ...]
     attrs: Mapping[str, Any] = {}
     operands: Mapping[str, str] = {}
+    result: tuple[str, int] | None = None
 
 
 _REDUCTION = {'dim': ..., 'keep_dim': False}
@@ -64,11 +66,13 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'all_reduce': PirCall('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
     # The arguments behind these differ between versions, and one too many ends the process.
     'arg_max': PirCall('argmax', ('X',), {'axis': ..., 'keepdims': False}),
+    'argsort': PirCall('argsort', ('X',), {'axis': ..., 'descending': False}, result=('Indices', 1)),
     'broadcast': PirCall('broadcast', ('X',), {'ring_id': 0, 'root': 0}),
     'cast': PirCall('cast', ('X',), {'out_dtype': ...}),
     'clip': PirCall('clip', ('X',), {'min': ..., 'max': ...}),
     'concat': PirCall('concat', ('*X',), {'axis': 0}),
     'conv2d': PirCall('conv2d', ('Input', 'Filter'), _CONV),
+    'cumsum': PirCall('cumsum', ('X',), {'axis': ..., 'flatten': False, 'exclusive': False, 'reverse': False}),
     'depend': PirCall('depend', ('X', '*Dep')),
     'elementwise_add': PirCall('add', ('X', 'Y')),
     'elementwise_div': PirCall('divide', ('X', 'Y')),
@@ -77,6 +81,7 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'elementwise_mul': PirCall('multiply', ('X', 'Y')),
     'elementwise_pow': PirCall('elementwise_pow', ('X', 'Y')),
     'elementwise_sub': PirCall('subtract', ('X', 'Y')),
+    'fill_constant': PirCall('full', (), {'shape': ..., 'value': ..., 'dtype': ..., 'place': paddle_compat.ANY_PLACE}),
     'gather': PirCall('gather', ('X', 'Index'), {'axis': 0}),
     'histogram': PirCall('histogram', ('X',), {'weight': None, 'bins': ..., 'min': ..., 'max': ..., 'density': False}),
     'less_equal': PirCall('less_equal', ('X', 'Y')),
@@ -96,13 +101,16 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'reshape2': PirCall('reshape', ('X',), {'shape': ...}),
     'scale': PirCall('scale', ('X',), {'scale': 1.0, 'bias': 0.0, 'bias_after_scale': True}, {'ScaleTensor': 'scale'}),
     'scatter': PirCall('scatter', ('X', 'Ids', 'Updates'), {'overwrite': True}),
+    'searchsorted': PirCall('searchsorted', ('SortedSequence', 'Values'), {'out_int32': False, 'right': False}),
     'slice': PirCall(
         'slice', ('Input',), {'axes': ..., 'starts': ..., 'ends': ..., 'infer_flags': ..., 'decrease_axis': ...}
     ),
     'softmax': PirCall('softmax', ('X',), {'axis': -1}),
     'sum': PirCall('add_n', ('*X',)),
+    'tile': PirCall('tile', ('X',), {'repeat_times': ...}),
     'transpose2': PirCall('transpose', ('X',), {'axis': ...}),
     'unsqueeze2': PirCall('unsqueeze', ('X',), {'axes': ...}),
+    'where': PirCall('where', ('Condition', 'X', 'Y')),
     'where_index': PirCall('nonzero', ('Condition',)),
 }
 

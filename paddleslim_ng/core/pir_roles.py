@@ -1,9 +1,10 @@
-"""Which operators of a PIR program belong to the backward pass or to the optimizer; PIR itself does not record it."""
+"""Which operators of a PIR program belong to the backward pass or to the optimizer, which Paddle does not record."""
 
 from __future__ import annotations
 
 from paddleslim_ng.core import paddle_compat
 from paddleslim_ng.core.graph_wrapper import OpWrapper, VarWrapper
+from paddleslim_ng.core.marks import ROLE, mark_of
 from paddleslim_ng.core.op_table import OPTIMIZER_OPS
 from paddleslim_ng.core.paddle_compat import BACKWARD_ROLE, OPTIMIZE_ROLE
 
@@ -13,9 +14,9 @@ __all__ = ['find_roles']
 def find_roles(ops: list[OpWrapper]) -> dict[int, int]:
     """Classify operators by position.
 
-    Optimizer updates are known by type, gradients by name. What reads a gradient belongs to the backward pass up to the
-    last gradient operator and to the optimizer after it (clipping, regularization, loss scaling), and so does what
-    reads optimizer state or feeds nothing else.
+    Optimizer updates are known by type, gradients by name, and what this package built by its mark. What else reads a
+    gradient belongs to the backward pass up to the last gradient operator and to the optimizer after it (clipping,
+    regularization, loss scaling), and so does what reads optimizer state or feeds nothing else.
 
     Args:
         ops: all operators of the main block in program order.
@@ -25,8 +26,11 @@ def find_roles(ops: list[OpWrapper]) -> dict[int, int]:
     """
     last_grad = max((op._idx for op in ops if op._type.endswith('_grad')), default=-1)
     last_update = max((op._idx for op in ops if op._type in OPTIMIZER_OPS), default=-1)
-    roles: dict[int, int] = {}
+    marked = {op._idx: int(role) for op in ops if (role := mark_of(op, ROLE)) is not None}
+    roles = dict(marked)
     for op in ops:
+        if op._idx in marked:
+            continue
         if op._type in OPTIMIZER_OPS or -1 < last_grad < op._idx < last_update:
             roles[op._idx] = OPTIMIZE_ROLE
         elif op._type.endswith('_grad'):
@@ -36,8 +40,9 @@ def find_roles(ops: list[OpWrapper]) -> dict[int, int]:
     if last_update >= 0:
         _add_state_keepers(ops, roles, last_update)
         _add_rewrites(ops, roles, last_update)
-    if roles:
-        _add_feeders(ops, roles, last_grad)
+    first = min((index for index in roles if index not in marked), default=None)
+    if first is not None:
+        _add_feeders(ops, roles, first, last_grad)
     return roles
 
 
@@ -69,9 +74,8 @@ def _is_state(var: VarWrapper) -> bool:
     return var.is_data and var.persistable()
 
 
-def _add_feeders(ops: list[OpWrapper], roles: dict[int, int], last_grad: int) -> None:
+def _add_feeders(ops: list[OpWrapper], roles: dict[int, int], first: int, last_grad: int) -> None:
     """Add what serves none but backward and optimizer operators, such as the initial gradient or a decayed weight."""
-    first = min(roles)
     for op in reversed(ops):
         if op._idx in roles or not (op._idx >= first or op._type in ('fill_constant', 'fill_any_like')):
             continue

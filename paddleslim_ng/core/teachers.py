@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
+from paddleslim_ng.core.marks import mark, mark_of
 
 __all__ = [
     'distillation_of',
@@ -30,29 +31,29 @@ _DISTILLATION = 'slim_distillation'
 
 def mark_teacher(op: Any, prefix: str) -> None:
     """Mark an operator of either IR (an :class:`OpWrapper` or Paddle's) as part of the teacher under ``prefix``."""
-    _mark(op, _TEACHER, prefix)
+    mark(op, _TEACHER, prefix)
 
 
 def mark_distillation(op: Any, loss: str) -> None:
     """Mark an operator of either IR (an :class:`OpWrapper` or Paddle's) as built by the distillation loss ``loss``."""
-    _mark(op, _DISTILLATION, loss)
+    mark(op, _DISTILLATION, loss)
 
 
 def release_teachers(graph: GraphWrapper) -> None:
     """Take the marks of teachers away: the program is then one network that may be treated as a whole."""
     for op in graph.ops():
         if teacher_of(op) is not None:
-            _mark(op, _TEACHER, '')
+            mark(op, _TEACHER, '')
 
 
 def teacher_of(op: OpWrapper) -> str | None:
     """Return the prefix of the teacher that an operator belongs to, or None."""
-    return _read(op, _TEACHER)
+    return mark_of(op, _TEACHER)
 
 
 def distillation_of(op: OpWrapper) -> str | None:
     """Return the name of the distillation loss that built an operator, or None."""
-    return _read(op, _DISTILLATION)
+    return mark_of(op, _DISTILLATION)
 
 
 def teacher_prefixes(graph: GraphWrapper) -> list[str]:
@@ -125,18 +126,3 @@ def traced_to_teachers(graph: GraphWrapper) -> dict[VarWrapper, VarWrapper]:
                 if not (var.persistable() or var.is_parameter()):
                     traced[var] = var if of_teacher or origin is None else origin
     return traced
-
-
-def _mark(op: Any, key: str, value: str) -> None:
-    raw = op.raw if isinstance(op, OpWrapper) else op
-    if hasattr(raw, 'set_str_attr'):
-        raw.set_str_attr(key, value)
-    else:
-        raw._set_attr(key, value)
-
-
-def _read(op: OpWrapper, key: str) -> str | None:
-    raw = op.raw
-    if not raw.has_attr(key):
-        return None
-    return str(raw.str_attr(key) if hasattr(raw, 'str_attr') else raw.attr(key)) or None

@@ -38,6 +38,7 @@ from paddleslim_ng.core.paddle_compat.legacy import (
     unused_name,
 )
 from paddleslim_ng.core.paddle_compat.pir import (
+    ANY_PLACE,
     add_pir_initial_value,
     add_pir_state,
     clone_pir_op,
@@ -70,6 +71,7 @@ from paddleslim_ng.core.paddle_compat.process import (
 )
 
 __all__ = [
+    'ANY_PLACE',
     'BACKWARD_ROLE',
     'OPTIMIZE_ROLE',
     'LegacyProgram',

@@ -10,6 +10,7 @@ import paddle
 from paddle.base import core as _core
 
 __all__ = [
+    'ANY_PLACE',
     'add_pir_initial_value',
     'add_pir_state',
     'clone_pir_op',
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _pir: Any = getattr(_core, 'pir', None)
+ANY_PLACE: Any = _core.Place()  # wherever the program runs
 _mixed_precision: Any = getattr(_core, '_get_amp_attrs', None)
 
 
