@@ -7,12 +7,15 @@ build canonical operators through an :class:`~paddleslim_ng.core.insertion.Inser
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from paddleslim_ng.core.graph_wrapper import VarWrapper
 from paddleslim_ng.core.insertion import Insertion
 
 __all__ = ['Expressions']
+
+# The largest float32 below one half: added to a magnitude, it carries halves over, and nothing that is less.
+_BELOW_HALF: Final = 0.4999999701976776
 
 
 class Expressions:
@@ -88,6 +91,10 @@ class Expressions:
         """Return the largest whole numbers that do not exceed ``x``; no gradient but zeros passes."""
         return self.here.op('floor', {'X': x})
 
+    def round(self, x: VarWrapper) -> VarWrapper:
+        """Return the nearest whole numbers, halves away from zero (Paddle's own differ); no gradient but zeros passes."""
+        return self.multiply(self.sign(x), self.floor(self.scale(self.abs(x), 1.0, _BELOW_HALF)))
+
     def power(self, x: VarWrapper, exponent: float) -> VarWrapper:
         """Return ``x ** exponent``."""
         return self.here.op('pow', {'X': x}, {'factor': float(exponent)})
@@ -108,6 +115,15 @@ class Expressions:
         """Return the maximum over some axes, kept with size 1 or not."""
         return self._reduce('reduce_max', x, axes, keep)
 
+    def min(self, x: VarWrapper, axes: Sequence[int], *, keep: bool = False) -> VarWrapper:
+        """Return the minimum over some axes, kept with size 1 or not."""
+        return self._reduce('reduce_min', x, axes, keep)
+
+    def cumulated(self, x: VarWrapper, axis: int = 0) -> VarWrapper:
+        """Return at every position the sum of what stands up to it along an axis, itself included."""
+        # Paddle's attribute ``exclusive`` gives zeros where its executor lets the operator work in place.
+        return self.here.op('cumsum', {'X': x}, {'axis': axis})
+
     def softmax(self, x: VarWrapper, axis: int = -1) -> VarWrapper:
         """Return the softmax along an axis."""
         return self.here.op('softmax', {'X': x}, {'axis': axis})
@@ -125,6 +141,28 @@ class Expressions:
         """Return the position (int64) of the maximum along an axis, the first one among equals."""
         return self.here.op('arg_max', {'X': x}, {'axis': axis})
 
+    def argsort(self, x: VarWrapper, axis: int = -1) -> VarWrapper:
+        """Return the positions (int64) of the numbers along an axis in ascending order."""
+        return self.here.op('argsort', {'X': x}, {'axis': axis})
+
+    def search(self, ascending: VarWrapper, x: VarWrapper) -> VarWrapper:
+        """Return for each number in a row how many of the same row of ``ascending`` are smaller (int64).
+
+        Args:
+            ascending: ``[rows, bounds]``.
+            x: ``[rows, numbers]``.
+        """
+        return self.here.op('searchsorted', {'SortedSequence': ascending, 'Values': x})
+
+    def take(self, x: VarWrapper, index: VarWrapper) -> VarWrapper:
+        """Return the elements of a vector at some places, given as a vector of int64."""
+        return self.here.op('gather', {'X': x, 'Index': index})
+
+    def sum_at(self, index: VarWrapper, x: VarWrapper, size: int) -> VarWrapper:
+        """Return the vector of ``size`` sums of those elements of a vector that have the same place in ``index``."""
+        zeros = self.constant(0.0, [size])
+        return self.here.op('scatter', {'X': zeros, 'Ids': index, 'Updates': x}, {'overwrite': False})
+
     def one_hot(self, index: VarWrapper, depth: int) -> VarWrapper:
         """Return integers as rows of zeros with a one (float32), along a new last axis of ``depth`` entries."""
         return self.here.op('one_hot_v2', {'X': index}, {'depth': depth})
@@ -132,6 +170,10 @@ class Expressions:
     def at_most(self, x: VarWrapper, y: VarWrapper) -> VarWrapper:
         """Return 1 where ``x <= y`` and else 0, in the element type of ``x``; no gradient passes."""
         return self.cast(self.here.op('less_equal', {'X': x, 'Y': y}), x.dtype())
+
+    def where(self, condition: VarWrapper, x: VarWrapper, y: VarWrapper) -> VarWrapper:
+        """Return ``x`` where ``condition`` is true or not 0, and else ``y``, all of one shape."""
+        return self.here.op('where', {'X': x, 'Y': y, 'Condition': self.cast(condition, 'bool')})
 
     def matmul(self, x: VarWrapper, y: VarWrapper, *, transpose_y: bool = False) -> VarWrapper:
         """Return the product of matrices, or of stacks of them."""
@@ -152,6 +194,10 @@ class Expressions:
     def concat(self, parts: Sequence[VarWrapper], axis: int = 0) -> VarWrapper:
         """Return some tensors behind each other along an axis."""
         return self.here.op('concat', {'X': list(parts)}, {'axis': axis})
+
+    def tile(self, x: VarWrapper, times: Sequence[int]) -> VarWrapper:
+        """Return ``x`` repeated along each of its axes."""
+        return self.here.op('tile', {'X': x}, {'repeat_times': list(times)})
 
     def slice(self, x: VarWrapper, axis: int, start: int, end: int) -> VarWrapper:
         """Return the positions from ``start`` up to ``end`` (without it) along an axis, counted from 0."""

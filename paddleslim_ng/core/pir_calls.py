@@ -66,7 +66,7 @@ PIR_CALLS: Mapping[str, PirCall] = {
     'all_reduce': PirCall('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
     # The arguments behind these differ between versions, and one too many ends the process.
     'arg_max': PirCall('argmax', ('X',), {'axis': ..., 'keepdims': False}),
-    'argsort': PirCall('argsort', ('X',), {'axis': ..., 'descending': False}, result=('Indices', 1)),
+    'argsort': PirCall('argsort', ('X',), {'axis': ..., 'descending': False, 'stable': False}, result=('Indices', 1)),
     'broadcast': PirCall('broadcast', ('X',), {'ring_id': 0, 'root': 0}),
     'cast': PirCall('cast', ('X',), {'out_dtype': ...}),
     'clip': PirCall('clip', ('X',), {'min': ..., 'max': ...}),
