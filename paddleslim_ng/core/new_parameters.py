@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import paddle
 
@@ -14,14 +15,24 @@ from paddleslim_ng.errors import GraphError
 __all__ = ['add_parameter']
 
 
-def add_parameter(graph: GraphWrapper, name: str, shape: Sequence[int], dtype: str) -> VarWrapper:
-    """Add a parameter that is not trained, such as the integers of quantized weights. The scope is left alone.
+def add_parameter(
+    graph: GraphWrapper,
+    name: str,
+    shape: Sequence[int],
+    dtype: str,
+    *,
+    trainable: bool = False,
+    regularizer: Any = None,
+) -> VarWrapper:
+    """Add a parameter, such as the integers of quantized weights or a scale that is learned. The scope is left alone.
 
     Args:
         graph: wrapped program.
         name: unused name.
         shape: static shape.
         dtype: element type in numpy's spelling.
+        trainable: an optimizer that is called afterwards trains it, as all others.
+        regularizer: Paddle's, for this parameter; it takes the place of the optimizer's own.
 
     Returns:
         Its variable, which the wrapped graph knows from now on.
@@ -36,16 +47,21 @@ def add_parameter(graph: GraphWrapper, name: str, shape: Sequence[int], dtype: s
         raise GraphError(f'cannot add the parameter {name!r} of shape {sizes}: every size must be known and positive')
     if graph.ir == 'legacy':
         kind = paddle_compat.legacy_dtype(dtype)
-        raw = graph.program.global_block().create_parameter(name=name, shape=sizes, dtype=kind, trainable=False)
+        raw = graph.program.global_block().create_parameter(
+            name=name, shape=sizes, dtype=kind, trainable=trainable, regularizer=regularizer
+        )
     else:
-        raw = _add_pir(graph, name, sizes, dtype)
+        raw = _add_pir(graph, name, sizes, dtype, trainable, regularizer)
     var = VarWrapper(graph, raw, name)
     graph._vars.append(var)
     graph._names()[name] = var
     return var
 
 
-def _add_pir(graph: GraphWrapper, name: str, sizes: list[int], dtype: str) -> object:
+def _add_pir(
+    graph: GraphWrapper, name: str, sizes: list[int], dtype: str, trainable: bool, regularizer: Any
+) -> object:
     with matching_ir(graph.program), paddle.static.program_guard(graph.program, paddle.static.Program()):
-        attr = paddle.ParamAttr(name=name, initializer=paddle.nn.initializer.Constant(0), trainable=False)
+        attr = paddle.ParamAttr(name=name, initializer=paddle.nn.initializer.Constant(0), trainable=trainable)
+        attr.regularizer = regularizer
         return paddle.static.create_parameter(sizes, dtype, attr=attr)

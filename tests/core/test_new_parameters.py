@@ -39,6 +39,25 @@ def test_a_parameter_is_computed_with_and_saved(dtype: str, tmp_path: Path) -> N
     assert slim.Executor().run(model.program, feed, model.fetches, scope=model.scope)[0].tolist() == expected
 
 
+def test_a_trainable_parameter_is_trained_with_its_own_regularizer() -> None:
+    """``loss = mean(x * w)``: the step is that of ``mean(x)`` and of decay by the parameter's own 0.5, not 9."""
+    program, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    with paddle.static.program_guard(program, startup):
+        x = paddle.static.data('x', [None, 3], 'float32')
+    graph = GraphWrapper(program)
+    weight = add_parameter(graph, 'w', [3], 'float32', trainable=True, regularizer=paddle.regularizer.L2Decay(0.5))
+    e = Expressions(Insertion(graph))
+    loss = e.mean(e.multiply(graph.var('x'), weight))
+    with paddle.static.program_guard(program, startup):
+        paddle.optimizer.SGD(0.1, weight_decay=paddle.regularizer.L2Decay(9.0)).minimize(loss.raw)
+    exe = slim.Executor()
+    exe.run(startup, scope=scope)
+    store_array(scope, 'w', np.array([1, 2, 3], 'float32'))
+    exe.run(program, {'x': np.array([[3, 6, 9]], 'float32')}, scope=scope)
+    wanted = np.array([1, 2, 3]) - 0.1 * (np.array([1, 2, 3]) + 0.5 * np.array([1, 2, 3]))
+    np.testing.assert_allclose(slim.core.load_array(scope, 'w'), wanted, rtol=1e-6)
+
+
 def test_what_is_refused() -> None:
     program = paddle.static.Program()
     with paddle.static.program_guard(program):
