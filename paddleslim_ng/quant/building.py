@@ -16,7 +16,7 @@ from paddleslim_ng.quant.quantizers import abs_max_scale, scale_of_threshold
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization, largest_integer
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
 
-__all__ = ['WEIGHT_TYPES', 'spec_from_thresholds']
+__all__ = ['WEIGHT_TYPES', 'spec_from_thresholds', 'without_shared_weights']
 
 Bits = Union[int, Mapping[str, int]]
 
@@ -106,7 +106,7 @@ def _narrowed(targets: Targets, request: _Request) -> Targets:
             kept.append(target)
         else:
             skipped[target.output] = reason
-    return _without_shared_weights(kept, skipped, request.graph)
+    return without_shared_weights(kept, skipped, request.graph)
 
 
 def _obstacle(target: TargetOperator, request: _Request) -> str | None:
@@ -123,8 +123,14 @@ def _obstacle(target: TargetOperator, request: _Request) -> str | None:
     return None
 
 
-def _without_shared_weights(kept: list[TargetOperator], skipped: dict[str, str], graph: GraphWrapper) -> Targets:
-    """A weight that any operator needs in float stays in float for all; what that leaves may leave more."""
+def without_shared_weights(kept: list[TargetOperator], skipped: dict[str, str], graph: GraphWrapper) -> Targets:
+    """Leave out the operators whose weight another operator needs in float; what that leaves may leave more.
+
+    Args:
+        kept: operators of ``graph`` to quantize.
+        skipped: gets the others, with the reason.
+        graph: a wrapped program.
+    """
     users = users_by_name(graph)
     while True:
         readers: dict[str, set[int]] = {}

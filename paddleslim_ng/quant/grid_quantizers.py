@@ -63,16 +63,18 @@ class _Grid:
         bits: width of the integers.
         axis: axis along which scales differ, or None.
         scale_name: name of the state that holds the scale, once built; None where the tensor itself gives it.
+        count_name: name of the state that is 0 until a training step has updated the scale; None where no step has to.
         initial: values that the scope has to hold before the first run, by name, once built.
     """
 
-    learns: Final = False
+    learns = False
 
     def __init__(self, bits: int, axis: int | None = None) -> None:
         self._limit = largest_integer(bits)
         self.bits = bits
         self.axis = axis
         self.scale_name: str | None = None
+        self.count_name: str | None = None
         self.initial: dict[str, Array] = {}
 
     def _state(self, e: Expressions, name: str, value: float, shape: Sequence[int] = (1,)) -> VarWrapper:
@@ -81,6 +83,7 @@ class _Grid:
 
     def _scale_state(self, e: Expressions, x: VarWrapper) -> VarWrapper:
         self.scale_name = f'{x.name()}.quant_scale'
+        self.count_name = f'{x.name()}.quant_count'
         return self._state(e, self.scale_name, 1.0 / self._limit)
 
     def _on_grid(self, e: Expressions, steps: VarWrapper, scale: VarWrapper) -> VarWrapper:
@@ -129,7 +132,7 @@ class _Kept(_Grid):
     def forward(self, e: Expressions, x: VarWrapper) -> VarWrapper:
         """Build the quantizer; see :class:`FakeQuantizer`."""
         scale = self._scale_state(e, x)
-        counts = self._state(e, f'{x.name()}.quant_count', 0.0) if self._updates else None
+        counts = self._state(e, str(self.count_name), 0.0) if self._updates else None
         if counts is not None:
             with e.here.role('optimizer'):
                 magnitude = self._follow(e, x, counts)
@@ -228,7 +231,7 @@ class BatchQuantizer(_Kept):
         magnitude = largest_magnitude(e, x)
         with e.here.role('optimizer'):
             largest = self._state(e, f'{x.name()}.quant_largest', 0.0)
-            counts = self._state(e, f'{x.name()}.quant_count', 0.0)
+            counts = self._state(e, str(self.count_name), 0.0)
             self._write(e, e.maximum(largest, magnitude), largest)
             self._write(e, positive_scale(e, largest, self.bits), kept)
             self._write(e, e.scale(counts, 1.0, 1.0), counts)

@@ -1,0 +1,137 @@
+"""Quantization-aware training: fake quantizers inserted into training and evaluation programs of either IR."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import paddle
+
+from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, clone_program, load_array
+from paddleslim_ng.quant.aware_records import Record, note, note_skipped
+from paddleslim_ng.quant.aware_targets import aware_targets
+from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
+from paddleslim_ng.quant.placement import operator_of
+from paddleslim_ng.quant.scale_states import ScaleUse, check_scales, remember_scales, store_initial
+from paddleslim_ng.quant.straight_through import quantize_reads
+from paddleslim_ng.quant.targets import Targets
+
+if TYPE_CHECKING:
+    from paddleslim_ng.quant.aware_config import AwareConfig
+
+__all__ = ['quant_aware']
+
+_log = logging.getLogger('paddleslim_ng')
+
+
+def quant_aware(
+    program: Any,
+    place: Any,
+    config: Any = None,
+    scope: Any = None,
+    for_test: bool = False,
+    *,
+    return_program: bool = True,
+) -> Any:
+    """Let a program train, or evaluate, with the rounding of integers simulated.
+
+    Every weight and activation that a quantizable operator reads is rounded to its grid first. Gradients pass straight
+    through; they are zero where an activation is cut off. Training updates the scales of activations, which stand in
+    the scope; evaluation programs read them there, whichever of the two is quantized first.
+
+    Args:
+        program: a program of either IR, or a GraphWrapper, before or after ``minimize``; it stays as it is.
+        place: device of the scales.
+        config: any of PaddleSlim's keys; see :class:`~paddleslim_ng.quant.aware_config.AwareConfig`.
+        scope: parameters; Paddle's global scope where None. It gets the scales.
+        for_test: the program evaluates: operators of the backward pass and of the optimizer are dropped, and scales are
+            only read. ``clone_program(quantized, for_test=True)`` of a quantized training program gives the same.
+        return_program: accepted for PaddleSlim's users; a program is returned either way.
+
+    Returns:
+        A new program with the names of the old one; run it with :class:`paddleslim_ng.Executor`, which finds what is
+        to be fetched in it. Before ``minimize``, look the loss up in it: ``slim.core.lookup(quantized, loss)``. What
+        stays in float is logged and kept: :func:`paddleslim_ng.quant.spec_of` tells.
+
+    Raises:
+        ConfigError: an unknown key or value; the nearest names are listed.
+        GraphError: nothing can be quantized, the program is quantized already or trains in half precision, a gradient
+            operator cannot be told, the scope lacks a weight, or training and evaluation programs have other names.
+        DataError: a weight that is not finite.
+
+    In case of an error, program and scope are as they were.
+
+    Example:
+        >>> train = slim.quant.quant_aware(train_program, place, {'weight_bits': 4})
+        >>> test = slim.quant.quant_aware(test_program, place, {'weight_bits': 4}, for_test=True)
+        >>> slim.Executor().run(train, feed, [loss])
+    """
+    from paddleslim_ng.quant.aware_config import read_config
+
+    settings = read_config(config)
+    scope = scope if scope is not None else paddle.static.global_scope()
+    source = program.program if isinstance(program, GraphWrapper) else program
+    targets = aware_targets(source, settings)
+    graph = GraphWrapper(clone_program(source, for_test=for_test))
+    quantizers = _insert(graph, targets, settings, scope, training=not for_test)
+    use = ScaleUse(list(targets.weights), [str(item.scale_name) for item in quantizers if item.count_name is not None])
+    check_scales(scope, use, training=not for_test)
+    store_initial(scope, quantizers, place, training=not for_test)
+    remember_scales(scope, use, training=not for_test)
+    _report(targets)
+    return graph.program
+
+
+def _insert(
+    graph: GraphWrapper, targets: Targets, config: AwareConfig, scope: Any, *, training: bool
+) -> list[AwareQuantizer]:
+    readers: dict[str, list[OpWrapper]] = {}
+    for target in targets.operators:
+        op = operator_of(graph, target.output)
+        for name in target.tensors:
+            readers.setdefault(name, []).append(op)
+    weights = targets.weights
+    made, notes = [], []
+    for name, ops in readers.items():
+        x = graph.var(name)
+        quantizer = _quantizer(x, weights.get(name), name in weights, config, scope, training)
+        y = quantize_reads(graph, x, ops, quantizer)
+        kind = 'weight' if name in weights else 'activation'
+        notes.append(
+            (y, Record(name, kind, quantizer.bits, quantizer.axis, quantizer.scale_name, quantizer.count_name))
+        )
+        made.append(quantizer)
+    makers = _makers(graph, [y for y, _ in notes])
+    for maker, (_, record) in zip(makers, notes):
+        note(maker, record)
+    note_skipped(makers[0], targets.skipped)
+    return made
+
+
+def _record(name: str, kind: str, quantizer: AwareQuantizer) -> Record:
+    return Record(name, kind, quantizer.bits, quantizer.axis, quantizer.scale_name, quantizer.count_name)
+
+
+def _quantizer(
+    x: VarWrapper, axis: int | None, is_weight: bool, config: AwareConfig, scope: Any, training: bool
+) -> AwareQuantizer:
+    value = load_array(scope, x.name()) if is_weight else None
+    bits = config.weight_bits if is_weight else config.activation_bits
+    request = QuantizerRequest(x.name(), x.shape(), bits, axis, training, value, config)
+    if is_weight:
+        return WEIGHT_QUANTIZERS[config.weight_quantize_type](request)
+    return ACTIVATION_QUANTIZERS[config.activation_quantize_type](request)
+
+
+def _makers(graph: GraphWrapper, results: list[VarWrapper]) -> list[Any]:
+    """Return Paddle's operators that make some results, which the wrapped program does not know yet."""
+    if graph.ir == 'pir':
+        return [var.raw.get_defining_op() for var in results]
+    makers = {name: op for op in graph.program.global_block().ops for name in op.desc.output_arg_names()}
+    return [makers[var.name()] for var in results]
+
+
+def _report(targets: Targets) -> None:
+    _log.info('%d operators are quantized', len(targets.operators))
+    for output, reason in targets.skipped.items():
+        _log.warning('the operator that makes %r stays in float: %s', output, reason)
