@@ -18,7 +18,7 @@ from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.core.marks import mark, mark_of
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['FAKE_QUANTIZER', 'FakeQuantizer', 'quantize_reads', 'quantized_name', 'steps_to_grid']
+__all__ = ['FAKE_QUANTIZER', 'FakeQuantizer', 'check_reads', 'quantize_reads', 'quantized_name', 'steps_to_grid']
 
 FAKE_QUANTIZER = 'slim_fake_quantizer'
 # The largest float32 below one half: added to a magnitude, it carries halves over, and nothing that is less.
@@ -105,6 +105,11 @@ def quantize_reads(
     for raw in built:
         mark(raw, FAKE_QUANTIZER, x.name())
     return y
+
+
+def check_reads(graph: GraphWrapper, x: VarWrapper, readers: Sequence[OpWrapper], quantizer: FakeQuantizer) -> None:
+    """Raise what :func:`quantize_reads` would raise, and change nothing."""
+    _check(graph, x, [_Reader(op, x) for op in readers], quantizer)
 
 
 def quantized_name(op: OpWrapper) -> str | None:
