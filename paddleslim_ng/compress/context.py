@@ -65,6 +65,8 @@ class Context:
         train_results: what was watched in training, by name, a mean for each epoch.
         skip_training: set by a strategy to leave out the batches of the running epoch.
         journal: changes to the programs so far.
+        generation: counts these changes, and what else makes metrics incomparable with earlier ones: a strategy that
+            changes the network without changing programs adds 1, and the best model is looked for anew.
         replayed: in ``restore_from_checkpoint``, the entry to make again.
         rng: random numbers for strategies; its state is in the checkpoints.
 
@@ -132,6 +134,7 @@ class Context:
         self.eval_results: dict[str, list[float]] = {}
         self.train_results: dict[str, list[float]] = {}
         self.journal: list[JournalEntry] = []
+        self.generation = 0
         self.replayed: JournalEntry | None = None
         self._replays = 0
         self._kept: dict[str, Any] = {}
@@ -182,7 +185,7 @@ class Context:
             ConfigError: there is neither a reader nor a function, or an argument is unusable.
             DataError: the reader fails or is empty.
         """
-        if self.eval_reader is None and not self.eval_func:
+        if not self.evaluates():
             raise ConfigError('nothing evaluates the network: give eval_reader with eval_fetch_list, or eval_func')
         if self.ranks.size == 1:
             found = self._evaluate(sampled_rate, cached_id)
@@ -268,6 +271,7 @@ class Context:
         self.train_program, self.eval_program, self.train_fetch_list = train, evaluated, watched
         if self.replayed is None:
             self.journal.append(JournalEntry(by.name, self.epoch_id, dict(note or {})))
+            self.generation += 1
 
     def minimize(
         self, program: Any, optimizer: OptimizerSource | OptimizerLike | None = None, loss: Any = None
@@ -311,6 +315,10 @@ class Context:
         """Return a copy of the training program without backward pass and optimizer, to build another one upon."""
         return forward_program(self.train_program)
 
+    def evaluates(self) -> bool:
+        """Tell whether there is a reader or a function to evaluate by."""
+        return self.eval_reader is not None or bool(self.eval_func)
+
     def is_trained(self) -> bool:
         """Tell whether the training program has an optimizer."""
         return is_trained(self.train_program)
@@ -343,6 +351,7 @@ class Context:
             'eval_results': {name: list(values) for name, values in self.eval_results.items()},
             'train_results': {name: list(values) for name, values in self.train_results.items()},
             'skip_training': self.skip_training,
+            'generation': self.generation,
             'kept': dict(self._kept),
         }
 
@@ -350,7 +359,7 @@ class Context:
         """Take over what :meth:`state_dict` returned."""
         self.eval_results = {name: list(values) for name, values in state['eval_results'].items()}
         self.train_results = {name: list(values) for name, values in state['train_results'].items()}
-        self.skip_training = bool(state['skip_training'])
+        self.skip_training, self.generation = bool(state['skip_training']), int(state['generation'])
         self._kept = dict(state['kept'])
 
 

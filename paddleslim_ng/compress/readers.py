@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,13 @@ class Reader:
         """Tell whether the source gives its batches once only, as a generator does."""
         return isinstance(self.source, Iterator)
 
+    def length(self) -> int | None:
+        """Return the number of batches of an epoch where the source tells it."""
+        try:
+            return len(self.source)
+        except TypeError:
+            return None
+
     def set_epoch(self, epoch: int) -> None:
         """Tell a source that shuffles by the number of the epoch which one comes: by ``epoch`` or ``set_epoch``."""
         owners: list[Any] = [self.source, getattr(self.source, 'batch_sampler', None)]
@@ -91,12 +98,13 @@ class Reader:
                 owner.epoch = epoch
                 return
 
-    def feeds(self, program: Any, skip: int = 0) -> Iterator[Feed]:
+    def feeds(self, program: Any, skip: int = 0, skipped: Callable[[], None] | None = None) -> Iterator[Feed]:
         """Open the source and yield its batches.
 
         Args:
             program: has the inputs.
             skip: batches to read past, unchecked.
+            skipped: called once they are behind.
 
         Raises:
             DataError: the source fails (chained) or is empty, or a batch does not fit; named by its number from 1.
@@ -106,6 +114,8 @@ class Reader:
         number = 0
         for number, item in enumerate(self._items(), 1):
             if number <= skip:
+                if number == skip and skipped is not None:
+                    skipped()
                 continue
             yield self._feed(item, inputs, number)
         if number == 0:

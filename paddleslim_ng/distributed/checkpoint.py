@@ -152,16 +152,30 @@ class Checkpoints:
         Raises:
             CheckpointError: there are files, but no step that all ranks have; or they belong to another program.
         """
+        found = self.read()
+        if found is None:
+            return None
+        former = found.state['size']
+        self._training.check(found.tensors, found.state)
+        self._training.restore(found.tensors, found.state, generators=former == self._ranks.size)
+        return Restored(found.state['step'], found.state['position'], former)
+
+    def read(self) -> Snapshot | None:
+        """Return the content that :meth:`restore` would go back to, and change nothing; a collective call.
+
+        For jobs that have to remake the program from it before they restore.
+
+        Returns:
+            Tensors, and a state with ``step``, ``position``, ``size`` (ranks that wrote it) and ``states``; None where
+            there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are files, but no step that all ranks have.
+        """
         self._sweep()
         offers = self._usable()
         step = self._agreed(list(offers))
-        if step is None:
-            return None
-        former = offers[step]
-        found = read_snapshot(self._folder / former.name)
-        self._training.check(found.tensors, found.state)
-        self._training.restore(found.tensors, found.state, generators=former.size == self._ranks.size)
-        return Restored(step, found.state['position'], former.size)
+        return read_snapshot(self._folder / offers[step].name) if step is not None else None
 
     def _sweep(self) -> None:
         """Remove what a killed process of this rank had not finished writing."""

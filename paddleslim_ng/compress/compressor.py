@@ -1,0 +1,341 @@
+"""One training job that several compression strategies share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddleslim_ng.compress.budget import Budget
+from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
+from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.evaluation import EvalFunction
+from paddleslim_ng.compress.journal import JournalEntry
+from paddleslim_ng.compress.optimizers import OptimizerLike
+from paddleslim_ng.compress.strategy import Strategy
+from paddleslim_ng.compress.trainer import Observer, Trainer
+from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
+from paddleslim_ng.core import clone_program
+from paddleslim_ng.distributed import Ranks, check_ranks, require_all_reduce
+from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.prune.prune_io import load_model
+
+__all__ = ['CompressionResult', 'Compressor']
+
+_LOG = logging.getLogger('paddleslim_ng')
+TrainerFactory = Callable[[Context, TrainerOptions], Trainer]
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """What a job came to.
+
+    Attributes:
+        eval_program: the compressed network for evaluation; its parameters are in ``scope``.
+        train_program: the same, in training.
+        scope: parameters.
+        records: figures of each epoch.
+        metrics: those of the last evaluation.
+        best: the best epoch since the network last changed, or None.
+        journal: what strategies did to the programs.
+        stopped: why training ended early, or None.
+        exceeded: limits of the budget that do not hold.
+    """
+
+    eval_program: Any
+    train_program: Any
+    scope: Any
+    records: list[EpochRecord]
+    metrics: dict[str, float]
+    best: EpochRecord | None
+    journal: list[JournalEntry]
+    stopped: str | None
+    exceeded: list[str]
+
+
+class Compressor:
+    """Trains a network while strategies prune, sparsify, distil and quantize it.
+
+    The programs that are given stay as they are; the job works on copies. Their parameters in the scope, which the
+    caller has initialized, are trained and cut.
+
+    Args:
+        place: device; the CPU where None.
+        scope: parameters; Paddle's global scope where None.
+        train_program: with its optimizer, or without one where ``train_optimizer`` is given.
+        train_reader: a function that returns an iterator of batches, a ``paddle.io.DataLoader``, or a list of batches.
+            Readers that shuffle by an ``epoch`` attribute or ``set_epoch`` are told the number of the epoch.
+        train_feed_list: ``[(readable name, variable name)]`` of the inputs, in the order of a batch's arrays.
+        train_fetch_list: the same of what is watched in training; the one called ``loss`` is minimized.
+        eval_program: an evaluation clone of ``train_program`` where None.
+        eval_reader: evaluation data.
+        eval_feed_list: as for training where None.
+        eval_fetch_list: metrics; as for training where None.
+        eval_func: ``{name: function(eval_program, scope) -> number or {name: number}}``, or one function; instead of
+            ``eval_reader``, or beside it.
+        teacher_programs: for distillation; the scope holds their parameters.
+        checkpoint_path: folder for checkpoints, of which the job goes on after an interruption; none where None.
+        train_optimizer: trains the network on its own loss: where ``train_program`` has no optimizer, and again when a
+            distillation has ended. An optimizer, which is copied for each use, or a function that makes one.
+        distiller_optimizer: minimizes the losses of distillation strategies while they act; ``train_optimizer`` where
+            None.
+        epoch: number of epochs; strategies with a later ``end_epoch`` make it more.
+        init_model: folder of :func:`paddleslim_ng.prune.save_model`, from which the job starts: shapes and values.
+        checkpoint_every: batches between two checkpoints within an epoch; epochs alone are saved where None.
+        keep_checkpoints: how many are kept.
+        options: what the trainer does beside training.
+        trainer: a class or function ``(context, options)`` that makes the trainer.
+        loss: readable name of what is minimized.
+        budget: limits.
+        cache_path: folder for samples of the evaluation data.
+        seed: of the strategies' random numbers.
+        clip: clip of gradients for optimizers made here.
+        amp: options of mixed precision for optimizers made here.
+        ranks: the job's processes; those of the launcher where None.
+
+    Attributes:
+        context: what strategies see.
+        strategies: by name, in the order of their calls.
+
+    Raises:
+        ConfigError: an argument is unusable.
+        GraphError: a program lacks a variable that is fed or fetched.
+
+    Example:
+        >>> compressor = slim.compress.Compressor(
+        ...     place,
+        ...     scope,
+        ...     train_program,
+        ...     train_reader,
+        ...     [('image', 'image'), ('label', 'label')],
+        ...     [('loss', loss)],
+        ...     eval_program,
+        ...     eval_reader,
+        ...     eval_fetch_list=[('top1', accuracy)],
+        ...     checkpoint_path='checkpoints',
+        ...     epoch=10,
+        ... )
+        >>> compressor.add_strategy(UniformPruneStrategy(target_ratio=0.5))
+        >>> result = compressor.run()
+    """
+
+    def __init__(
+        self,
+        place: Any = None,
+        scope: Any = None,
+        train_program: Any = None,
+        train_reader: Any = None,
+        train_feed_list: Sequence[Any] | None = None,
+        train_fetch_list: Sequence[Any] | None = None,
+        eval_program: Any = None,
+        eval_reader: Any = None,
+        eval_feed_list: Sequence[Any] | None = None,
+        eval_fetch_list: Sequence[Any] | None = None,
+        eval_func: EvalFunction | Mapping[str, EvalFunction] | None = None,
+        teacher_programs: Sequence[Any] = (),
+        checkpoint_path: str | Path | None = None,
+        train_optimizer: OptimizerLike | None = None,
+        distiller_optimizer: OptimizerLike | None = None,
+        *,
+        epoch: int = 0,
+        init_model: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        keep_checkpoints: int = 2,
+        options: TrainerOptions | None = None,
+        trainer: TrainerFactory = Trainer,
+        loss: str = 'loss',
+        budget: Budget | None = None,
+        cache_path: str | Path | None = None,
+        seed: int = 0,
+        clip: Any = None,
+        amp: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        for name, value, least in (('epoch', epoch, 0), ('checkpoint_every', checkpoint_every, 1)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigError(f'{name} is a whole number from {least}, not {value!r}')
+        self.context = Context(
+            place,
+            scope,
+            train_program,
+            train_reader,
+            train_feed_list,
+            train_fetch_list,
+            eval_program,
+            eval_reader,
+            eval_feed_list,
+            eval_fetch_list,
+            eval_func=eval_func,
+            teacher_programs=teacher_programs,
+            train_optimizer=train_optimizer,
+            distiller_optimizer=distiller_optimizer,
+            loss=loss,
+            budget=budget,
+            cache_path=cache_path,
+            seed=seed,
+            clip=clip,
+            amp=amp,
+            ranks=ranks,
+        )
+        if self.context.eval_reader is not None and self.context.eval_reader.is_exhaustible():
+            raise ConfigError('eval_reader is a generator, which gives its batches once: give the function')
+        self.strategies: dict[str, Strategy] = {}
+        self.epoch, self.init_model = epoch, init_model
+        self.checkpoint_path, self.checkpoint_every = checkpoint_path, checkpoint_every
+        self.keep_checkpoints = keep_checkpoints
+        self.options = options if options is not None else TrainerOptions()
+        self._trainer_factory = trainer
+        self._ran = False
+
+    def add_strategy(self, strategy: Strategy, name: str | None = None) -> Strategy:
+        """Add a strategy, which is called after those before it.
+
+        Args:
+            strategy: belongs to this job from now on.
+            name: unique; made of its class where None and it has none.
+
+        Returns:
+            The strategy.
+
+        Raises:
+            ConfigError: the name is taken, or it is no strategy.
+        """
+        if not isinstance(strategy, Strategy):
+            raise ConfigError(f'a strategy is an instance of slim.compress.Strategy, not {strategy!r}')
+        chosen = name or strategy.name or _unused(type(strategy).__name__, self.strategies)
+        if chosen in self.strategies:
+            raise ConfigError(f'there is a strategy {chosen!r} already')
+        strategy.name = chosen
+        self.strategies[chosen] = strategy
+        return strategy
+
+    def epochs(self) -> int:
+        """Return the number of epochs: ``epoch``, or the last ``end_epoch`` of a strategy."""
+        return max([self.epoch, *(strategy.end_epoch for strategy in self.strategies.values())])
+
+    def run(self) -> CompressionResult:
+        """Run the job, or go on with it where ``checkpoint_path`` holds a checkpoint of it.
+
+        Everything that a strategy, reader or hook raises comes through; checkpoints stay.
+
+        Raises:
+            ConfigError: something is missing, or a job without checkpoints is run a second time.
+            CheckpointError: the checkpoints belong to another job, or all are damaged.
+            DataError: a reader fails or is empty, or a loss or metric is not finite.
+            DistributedError: ranks differ.
+        """
+        epochs = self.epochs()
+        self._prepare(epochs)
+        context = self.context
+        context.epoch = epochs
+        trainer = self._trainer_factory(context, self.options)
+        checkpoints = None
+        if self.checkpoint_path is not None:
+            checkpoints = JobCheckpoints(self.checkpoint_path, context, self.strategies, trainer, self.keep_checkpoints)
+        found = checkpoints.restore() if checkpoints is not None else None
+        position = found if found is not None else Position(0, 0)
+        job = _Job(context, list(self.strategies.values()), checkpoints, self.checkpoint_every)
+        context.epoch, context.epoch_id, context.batch_id = epochs, position.epoch, position.batch
+        if found is None:
+            job.compression_begin()
+        least = max([0, *(strategy.end_epoch for strategy in self.strategies.values())])
+        trainer.fit(epochs, job, epoch=position.epoch, batch=position.batch, least=least)
+        job.compression_end()
+        return self._result(trainer)
+
+    def _prepare(self, epochs: int) -> None:
+        """Copy the programs, load the initial model, and put the optimizer in."""
+        context = self.context
+        if self._ran and self.checkpoint_path is None:
+            raise ConfigError('this job has run, and without checkpoint_path there is nothing to go on from')
+        if self._ran:
+            raise ConfigError('this job has run: make a new Compressor to go on from its checkpoints')
+        if epochs and not context.is_trained():
+            context.loss_name()
+        self._ran = True
+        train, evaluated = clone_program(context.train_program), clone_program(context.eval_program)
+        if self.init_model is not None:
+            for program in (train, evaluated):
+                load_model(context.executor, program, self.init_model, scope=context.scope)
+        context.train_program, context.eval_program = train, evaluated
+        if epochs and not context.is_trained() and context.train_optimizer is not None:
+            context.minimize(train)
+        if context.ranks.size > 1 and context.is_trained():
+            require_all_reduce(train, ranks=context.ranks)
+
+    def _result(self, trainer: Trainer) -> CompressionResult:
+        context = self.context
+        exceeded = context.budget.exceeded(context.eval_program, trainer.seconds)
+        for said in exceeded:
+            _LOG.warning('beyond the budget: %s', said)
+        return CompressionResult(
+            context.eval_program,
+            context.train_program,
+            context.scope,
+            list(trainer.records),
+            {name: values[-1] for name, values in context.eval_results.items()},
+            next((record for record in reversed(trainer.records) if record.best), None),
+            list(context.journal),
+            trainer.stopped,
+            exceeded,
+        )
+
+
+class _Job(Observer):
+    """Calls the strategies, and saves."""
+
+    def __init__(
+        self, context: Context, strategies: list[Strategy], checkpoints: JobCheckpoints | None, every: int | None
+    ) -> None:
+        self._context, self._strategies = context, strategies
+        self._checkpoints, self._every = checkpoints, every
+
+    def compression_begin(self) -> None:
+        for strategy in self._strategies:
+            strategy.on_compression_begin(self._context)
+        self._save(Position(0, 0))
+
+    def epoch_begin(self) -> None:
+        for strategy in self._strategies:
+            strategy.on_epoch_begin(self._context)
+
+    def batch_begin(self) -> None:
+        for strategy in self._strategies:
+            strategy.on_batch_begin(self._context)
+
+    def batch_end(self) -> None:
+        for strategy in self._strategies:
+            strategy.on_batch_end(self._context)
+
+    def batch_done(self) -> None:
+        done = self._context.batch_id + 1
+        if self._every is not None and done % self._every == 0:
+            self._save(Position(self._context.epoch_id, done))
+
+    def epoch_end(self) -> None:
+        for strategy in self._strategies:
+            strategy.on_epoch_end(self._context)
+
+    def epoch_done(self) -> None:
+        context = self._context
+        if context.ranks.size > 1:
+            check_ranks(context.train_program, context.scope, ranks=context.ranks, when=f'epoch {context.epoch_id}')
+        self._save(Position(context.epoch_id + 1, 0))
+
+    def compression_end(self) -> None:
+        for strategy in self._strategies:
+            strategy.on_compression_end(self._context)
+
+    def _save(self, position: Position) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(position)
+
+
+def _unused(stem: str, taken: Iterable[str]) -> str:
+    names = set(taken)
+    number = 1
+    while (found := stem if number == 1 else f'{stem}_{number}') in names:
+        number += 1
+    return found

@@ -1,0 +1,303 @@
+"""The training loop, with hooks to override; the compressor runs on it, and it runs alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.evaluation import WeightedMeans, check_finite
+from paddleslim_ng.compress.global_generators import GlobalGenerators
+from paddleslim_ng.compress.readers import Feed, batch_size_of
+from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
+from paddleslim_ng.compress.training_log import TrainingLog, format_table
+from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.prune.prune_io import save_model
+
+__all__ = ['Observer', 'Trainer']
+
+_TOTAL = 'total_loss'
+
+
+class Observer:
+    """Is told what a trainer does; each method runs at its place in the order of a job."""
+
+    def epoch_begin(self) -> None:
+        """Before the first batch of an epoch."""
+
+    def batch_begin(self) -> None:
+        """Before a training step."""
+
+    def batch_end(self) -> None:
+        """After a training step."""
+
+    def batch_done(self) -> None:
+        """After all that belongs to a batch: a moment to save."""
+
+    def epoch_end(self) -> None:
+        """After an epoch's training and evaluation."""
+
+    def epoch_done(self) -> None:
+        """After all that belongs to an epoch: a moment to save."""
+
+
+class Trainer:
+    """Trains the program of a context, epoch by epoch.
+
+    Override :meth:`train_values`, :meth:`train_losses`, :meth:`eval_metrics` and :meth:`should_stop` for networks whose
+    step, losses, metrics or end are not the usual ones (after the hooks of AMC's trainer).
+
+    Args:
+        context: programs, readers, scope.
+        options: what to do beside training.
+
+    Attributes:
+        records: one for each finished epoch.
+        stopped: why training ended before its last epoch, or None.
+
+    Raises:
+        ConfigError: the context lacks what training needs, or VisualDL is not installed.
+
+    Example:
+        >>> context = slim.compress.Context(
+        ...     train_program=main,
+        ...     train_reader=reader,
+        ...     train_feed_list=['image', 'label'],
+        ...     train_fetch_list=[('loss', loss)],
+        ... )
+        >>> slim.compress.Trainer(context).fit(10)
+    """
+
+    def __init__(self, context: Context, options: TrainerOptions | None = None) -> None:
+        self.context = context
+        self.options = options if options is not None else TrainerOptions()
+        self.records: list[EpochRecord] = []
+        self.stopped: str | None = None
+        self.seconds = 0.0
+        self._best: float | None = None
+        self._generation = context.generation
+        self._waited = 0
+        self._means = WeightedMeans()
+        self._generators = GlobalGenerators()
+        self._log = TrainingLog(self.options) if context.ranks.rank == 0 else None
+
+    def train_values(self, feed: Feed) -> dict[str, Any]:
+        """Train with one batch and return what is watched, by readable name."""
+        context = self.context
+        targets = [name for _, name in context.train_fetch_list]
+        values = context.executor.run(context.train_program, feed=feed, fetch_list=targets, scope=context.scope)
+        return {label: value for (label, _), value in zip(context.train_fetch_list, values)}
+
+    def train_losses(self, values: Mapping[str, Any], feed: Feed) -> dict[str, Any]:
+        """Return the losses of a batch, ``total_loss`` among them, and other figures whose means are of interest."""
+        total = {_TOTAL: values[self.context.loss]} if self.context.loss in values else {}
+        return {**total, **values}
+
+    def eval_metrics(self) -> dict[str, float]:
+        """Evaluate the network and return its metrics by readable name."""
+        return self.context.run_eval_graph().as_dict()
+
+    def should_stop(self, record: EpochRecord) -> str | None:
+        """Tell after an epoch why training ends here, or None to go on."""
+        options = self.options
+        rate = self.context.learning_rate()
+        if options.least_learning_rate is not None and rate is not None and rate < options.least_learning_rate:
+            return f'the learning rate {rate:g} is below {options.least_learning_rate:g}'
+        if options.patience is not None and self._waited >= options.patience:
+            return f'{options.monitor or "the loss"} has not become better for {self._waited} evaluations'
+        limit = self.context.budget.seconds
+        if limit is not None and self.seconds >= limit:
+            return f'{self.seconds:.0f} of {limit:g} seconds are used'
+        return None
+
+    def fit(
+        self, epochs: int, observer: Observer | None = None, *, epoch: int = 0, batch: int = 0, least: int = 0
+    ) -> list[EpochRecord]:
+        """Train up to an epoch.
+
+        Args:
+            epochs: number of epochs in all.
+            observer: is told what happens.
+            epoch: where to begin, in the midst of a job that goes on.
+            batch: batches of that epoch that are done.
+            least: do not stop early before so many epochs.
+
+        Returns:
+            :attr:`records`.
+
+        Raises:
+            ConfigError: there is nothing to train with.
+            DataError: the reader fails or is empty, or a loss or metric is not finite.
+        """
+        self.context.epoch = epochs
+        self._require(epochs)
+        told = observer if observer is not None else Observer()
+        try:
+            for number in range(epoch, epochs):
+                if self.stopped is not None:
+                    break
+                self._epoch(number, batch if number == epoch else 0, told, last=number + 1 == epochs, least=least)
+        finally:
+            if self._log is not None:
+                self._log.close()
+        return self.records
+
+    def _require(self, epochs: int) -> None:
+        context = self.context
+        if not epochs:
+            return
+        if context.train_reader is None:
+            raise ConfigError(f'{epochs} epochs are to be trained, and there is no train_reader')
+        if epochs > 1 and context.train_reader.is_exhaustible():
+            raise ConfigError('train_reader is a generator, which gives one epoch: give the function that makes it')
+        if not context.is_trained():
+            raise ConfigError('train_program has no optimizer: minimize its loss, or give train_optimizer')
+        if self.options.eval_epoch and not context.evaluates() and self.options.monitor is not None:
+            raise ConfigError(f'{self.options.monitor!r} is to be monitored, and nothing evaluates the network')
+
+    def _epoch(self, number: int, done: int, observer: Observer, *, last: bool, least: int) -> None:
+        context = self.context
+        context.epoch_id, context.batch_id = number, done
+        started = time.monotonic()
+        if not done:
+            context.skip_training = False
+            observer.epoch_begin()
+            self._means = WeightedMeans()
+            self._generators.remember()
+        if not context.skip_training:
+            self._train(done, observer)
+        record = EpochRecord(number, self._means.means(context.ranks), samples=self._means.samples)
+        check_finite(record.train, f'training of epoch {number}')
+        for name, value in record.train.items():
+            context.train_results.setdefault(name, []).append(value)
+        self._evaluate(record, last)
+        self._step_schedule(record, 'epoch')
+        record.learning_rate = context.learning_rate()
+        record.seconds = time.monotonic() - started
+        self.seconds += record.seconds
+        self.records.append(record)
+        observer.epoch_end()
+        if not last and number + 1 >= least:
+            self.stopped = self.should_stop(record)
+        if self._log is not None:
+            self._log.write(self.records)
+        observer.epoch_done()
+
+    def _train(self, done: int, observer: Observer) -> None:
+        context = self.context
+        reader = context.train_reader
+        if reader is None:
+            raise ConfigError('there is no train_reader')
+        reader.set_epoch(context.epoch_id)
+        present = self._generators.go_back() if done else None
+        feeds = reader.feeds(context.train_program, done, None if present is None else present.put_back)
+        silent = self.options.progress is False or context.ranks.rank != 0
+        bar = tqdm(
+            desc=f'epoch {context.epoch_id + 1}/{context.epoch}',
+            total=reader.length(),
+            initial=done,
+            unit='batch',
+            disable=True if silent else (False if self.options.progress else None),
+            leave=False,
+        )
+        with bar:
+            for index, feed in enumerate(feeds, done):
+                context.batch_id = index
+                observer.batch_begin()
+                losses = self.train_losses(self.train_values(feed), feed)
+                self._count(losses, feed)
+                self._step_schedule(None, 'batch')
+                observer.batch_end()
+                observer.batch_done()
+                bar.update()
+                if not bar.disable and _TOTAL in losses:
+                    bar.set_postfix(loss=float(np.mean(losses[_TOTAL])))
+
+    def _count(self, losses: Mapping[str, Any], feed: Feed) -> None:
+        if _TOTAL not in losses:
+            raise ConfigError(
+                f'the losses of a batch are {list(losses)}: let train_fetch_list have {self.context.loss!r}, or '
+                f'train_losses() return {_TOTAL!r}'
+            )
+        where = f'batch {self.context.batch_id + 1} of epoch {self.context.epoch_id}'
+        check_finite({_TOTAL: float(np.mean(losses[_TOTAL]))}, where)
+        self._means.add(losses, batch_size_of(feed))
+
+    def _evaluate(self, record: EpochRecord, last: bool) -> None:
+        """Evaluate where it is due, keep the metrics, and keep the model where it is the best."""
+        context, every = self.context, self.options.eval_epoch
+        due = every and (last or (record.epoch + 1) % every == 0)
+        if due and context.evaluates():
+            record.metrics = self.eval_metrics()
+            check_finite(record.metrics, f'evaluation of epoch {record.epoch}')
+            for name, value in record.metrics.items():
+                context.eval_results.setdefault(name, []).append(value)
+            self._judge(record)
+        elif self.options.monitor is None:
+            self._judge(record)
+
+    def _judge(self, record: EpochRecord) -> None:
+        value = self._monitored(record)
+        if value is None:
+            return
+        if self._generation != self.context.generation:
+            self._best, self._waited, self._generation = None, 0, self.context.generation
+        record.best = self.options.is_better(value, self._best)
+        self._waited = 0 if record.best else self._waited + 1
+        if record.best:
+            self._best = value
+            if self.options.best_path is not None and self.context.ranks.rank == 0:
+                save_model(None, self.context.eval_program, self.options.best_path, scope=self.context.scope)
+
+    def _monitored(self, record: EpochRecord) -> float | None:
+        name = self.options.monitor
+        if name is None:
+            return record.train.get(_TOTAL)
+        if name not in record.metrics:
+            raise ConfigError(f'{name!r} is to be monitored, and the evaluation found {list(record.metrics)}')
+        return record.metrics[name]
+
+    def _step_schedule(self, record: EpochRecord | None, after: str) -> None:
+        schedule = getattr(self.context.train_program, 'lr_scheduler', None)
+        if schedule is None:
+            return
+        if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau):
+            value = (
+                self._monitored(record) if record is not None and (record.metrics or not self.options.monitor) else None
+            )
+            if value is not None:
+                schedule.step(value)
+        elif self.options.schedule_by == after and not self.context.skip_training:
+            schedule.step()
+
+    def table(self) -> str:
+        """Return all epochs as a table."""
+        return format_table(self.records)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs."""
+        return {
+            'records': [record.as_dict() for record in self.records],
+            'stopped': self.stopped,
+            'seconds': self.seconds,
+            'best': self._best,
+            'generation': self._generation,
+            'waited': self._waited,
+            'means': self._means.state_dict(),
+            'generators': self._generators.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.records = [EpochRecord.of(packed) for packed in state['records']]
+        self.stopped, self.seconds = state['stopped'], float(state['seconds'])
+        self._best, self._generation = state['best'], int(state['generation'])
+        self._waited = int(state['waited'])
+        self._means = WeightedMeans()
+        self._means.load_state_dict(state['means'])
+        self._generators.load_state_dict(state['generators'])
