@@ -1,8 +1,9 @@
 """Rewriting a legacy inference program into one that Paddle Lite's converter accepts and converts rightly.
 
 What Paddle saves leaves out optional outputs and attributes that the converter reads without asking, which kills it,
-and has one form of a quantized product that Lite's x86 kernels get wrong without an error. Every cure is a pass of its
-own; none changes what the program computes or which parameters it reads.
+has one form of a quantized product that Lite's x86 kernels get wrong without an error, and one of biases that is never
+fused. Every cure is a pass of its own; none changes what the program computes or which parameters it reads, nor their
+shapes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from paddleslim_ng.core import GraphWrapper, OpWrapper
+from paddleslim_ng.core.channel_biases import flatten_biases
 from paddleslim_ng.core.paddle_compat import unused_name
 from paddleslim_ng.errors import ConfigError, GraphError
 
@@ -113,6 +115,10 @@ def _add_missing_attributes(graph: GraphWrapper) -> int:
     return changed
 
 
+def _flatten_biases(graph: GraphWrapper) -> int:
+    return flatten_biases(graph).count
+
+
 def _rename_products(graph: GraphWrapper) -> int:
     """Turn a quantized ``matmul_v2`` by a matrix of weights into the ``mul`` that has int8 kernels everywhere."""
     changed = 0
@@ -176,6 +182,13 @@ PASSES: Final[tuple[LegalizePass, ...]] = (
         apply=_add_missing_attributes,
     ),
     LegalizePass(
+        name='channel_biases',
+        requires='biases of convolutions that are reshaped to four axes before they are added: PIR knows no other',
+        ensures='the addition reads the parameter itself, along the channels, and becomes part of the convolution',
+        prevents='bias and activation run on their own behind every convolution, in float even where that is int8',
+        apply=_flatten_biases,
+    ),
+    LegalizePass(
         name='quantized_products',
         requires='a quantized matmul_v2 of activations by a rank-2 weight, neither transposed',
         ensures='it is a mul, which becomes an int8 fc',
@@ -201,7 +214,7 @@ def legalize(program: Any, skip: Iterable[str] = ()) -> dict[str, int]:
 
     Example:
         >>> legalize(program)
-        {'empty_slots': 0, 'missing_outputs': 2, 'missing_attributes': 0, 'quantized_products': 0}
+        {'empty_slots': 0, 'missing_outputs': 2, 'missing_attributes': 0, 'channel_biases': 5, 'quantized_products': 0}
     """
     skipped = set(skip)
     unknown = skipped.difference(item.name for item in PASSES)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, paddle_compat
+from paddleslim_ng.core.channel_biases import flatten_biases
 from paddleslim_ng.core.ir_mode import ir_mode
 from paddleslim_ng.deploy.legalize import legalize
 from paddleslim_ng.deploy.lite_convert import ConvertJob, convert
@@ -30,7 +31,7 @@ from paddleslim_ng.runtime.atomic import publish
 from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.inference_model import InferenceModel
 from paddleslim_ng.runtime.model_files import PARAMETERS, PROGRAMS
-from paddleslim_ng.runtime.parameter_file import read_combined
+from paddleslim_ng.runtime.parameter_file import read_combined, write_combined
 
 __all__ = ['to_lite']
 
@@ -166,16 +167,21 @@ def _convert(
     program = _read_program(legacy.program)
     _check_quantization(program, request)
     parameters = read_combined(legacy.parameters, _parameter_names(program))
+    flattened = flatten_biases(GraphWrapper(program), parameters.__getitem__)
     changes = legalize(program)
-    legal = folder / 'legal.pdmodel'
+    changes['channel_biases'] += flattened.count
+    legal, weights = folder / 'legal.pdmodel', legacy.parameters
     legal.write_bytes(program.desc.serialize_to_string())
-    nb = _run_converter(legal, legacy.parameters, folder / target.stem, request, request.sparse)
+    if flattened.arrays:
+        weights = folder / 'legal.pdiparams'
+        write_combined(weights, {**parameters, **flattened.arrays})
+    nb = _run_converter(legal, weights, folder / target.stem, request, request.sparse)
     check_kernels(nb, request.target, request.precision, request.sparse)
     dense: int | None = None
     layers: tuple[SparseLayer, ...] = ()
     if request.sparse is not None:
         layers = sparse_layers(program, parameters, request.sparse)
-        dense = _run_converter(legal, legacy.parameters, folder / 'dense', request, None).file_bytes
+        dense = _run_converter(legal, weights, folder / 'dense', request, None).file_bytes
     verification = _verify(nb.path, reference, files, request, feed) if check else None
     return LiteModel(
         file=target,

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, clone_program
+from paddleslim_ng.core import GraphWrapper, clone_program, load_array
+from paddleslim_ng.core.channel_biases import flatten_biases
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import ConfigError, DataError
-from paddleslim_ng.quant.channel_biases import flatten_biases
 from paddleslim_ng.quant.export_checks import Agreement, check_integers, compare
 from paddleslim_ng.quant.formats import QuantizedFormat, check_format
 from paddleslim_ng.quant.inference_part import inference_part
@@ -190,7 +191,7 @@ def _rewritten(part: _Part, form: QuantizedFormat) -> tuple[InferenceModel, Arra
     names = [GraphWrapper.name_of(item) for item in targets]
     graph = GraphWrapper(translated)
     with matching_ir(translated):
-        biases = flatten_biases(graph, scope) if form.ir == 'legacy' else {}
+        biases = flatten_biases(graph, partial(load_array, scope)).arrays if form.ir == 'legacy' else {}
         graph = GraphWrapper(translated)
         placed = place_tensors(graph, part.spec)
         weights = float_weights(placed, scope)

@@ -72,7 +72,7 @@ def test_missing_outputs_end_the_converter(make: Any, kind: str, slot: str, word
     removed = remove_output(program, kind, slot)
     assert removed or slot in ('XShape', 'SavedMean')  # Paddle drops these by itself
     others = legalize(program, skip=['missing_outputs'])
-    assert others.keys() == {'empty_slots', 'missing_attributes', 'quantized_products'}
+    assert others.keys() == {'empty_slots', 'missing_attributes', 'channel_biases', 'quantized_products'}
     assert not others['missing_attributes'] + others['quantized_products']
     with pytest.raises(DeployError, match=words):
         nets.convert_as_is(program, parameters, tmp_path, 'x86')
@@ -158,6 +158,40 @@ def test_products_that_stay_as_they_are(tmp_path: Path) -> None:
     assert legalize(quantized)['quantized_products'] == len(by_weights) == len(products) - 2
 
 
+def biased_net() -> nets.Net:
+    def body(image: Any) -> Any:
+        maps = F.relu(paddle.nn.Conv2D(3, 8, 3)(image))
+        maps = F.relu(paddle.nn.Conv2D(8, 8, 3, groups=8)(maps))
+        return paddle.nn.Conv2DTranspose(8, 4, 2)(maps)
+
+    return nets.build(body, (3, 8, 8))
+
+
+def test_biases_become_part_of_the_convolution(tmp_path: Path) -> None:
+    net = biased_net()
+    prefix = nets.save(net, tmp_path / 'net', 'pdmodel')
+    parameters = prefix.with_suffix('.pdiparams')
+    program = nets.read_program(prefix.with_suffix('.pdmodel'))
+    reshaped = len([op for op in program.global_block().ops if op.type == 'reshape2'])
+    legalize(program, skip=['channel_biases'])
+    bare = nets.convert_as_is(program, parameters, tmp_path, 'x86')
+    assert len([kernel for kernel in bare.kernels if 'elementwise_add' in kernel.op]) == reshaped
+    assert legalize(program)['channel_biases'] == reshaped
+    assert legalize(program)['channel_biases'] == 0
+    cured = nets.convert_as_is(program, parameters, tmp_path, 'x86')
+    assert {kernel.op for kernel in cured.kernels} <= {
+        'feed',
+        'fetch',
+        'conv2d',
+        'depthwise_conv2d',
+        'conv2d_transpose',
+        'io_copy_once',
+        'calib_once',
+    }
+    np.testing.assert_allclose(run_nb(cured.path, net.images), nets.expected(net), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run_legacy(program, parameters, net.images), nets.expected(net), rtol=1e-5, atol=1e-6)
+
+
 def test_what_legalize_takes(tmp_path: Path, ir: str) -> None:
     net = relu6_net()
     if ir == 'pir':
@@ -165,5 +199,5 @@ def test_what_legalize_takes(tmp_path: Path, ir: str) -> None:
             legalize(net.program)
     with pytest.raises(ConfigError, match='no such pass'):
         legalize(net.program, skip=['missing_output'])
-    assert len({item.name for item in PASSES}) == len(PASSES) == 4
+    assert len({item.name for item in PASSES}) == len(PASSES) == 5
     assert all(item.requires and item.ensures and item.prevents for item in PASSES)

@@ -243,3 +243,12 @@ def test_read_back(lenet: nets.Net, tmp_path: Path) -> None:
     again = read_nb(result.file)
     assert again == result.nb
     assert again.file_bytes == result.file.stat().st_size
+
+
+def test_biases_of_four_axes_become_part_of_the_convolution(tmp_path: Path, ir: str) -> None:
+    net = nets.build(lambda image: layers.conv_bn(image, 8, 3, name='first', act='relu'), (3, 8, 8))
+    folded = slim.quant.fold_batch_norm(net.program, net.feeds, net.fetches, net.scope, feed=net.images).model
+    result = slim.deploy.to_lite(folded, tmp_path / 'net', 'x86', feed=net.images)
+    assert result.changes['channel_biases'] == (1 if ir == 'pir' else 0)  # legacy programs have them flat
+    assert [kernel.op for kernel in result.kernels if kernel.target == 'x86'] == ['conv2d']
+    assert result.verification is not None and result.verification.passed

@@ -1,50 +1,63 @@
 """Biases of convolutions in the form that runtimes fuse: one axis, added along the channels.
 
 Paddle builds a bias as ``reshape2`` to four axes and an addition, and PIR has no other. Paddle Lite takes such an
-addition for one of two tensors and computes it in float, on its own, after every int8 convolution.
+addition for one of two tensors and computes it, and the activation behind it, on its own after every convolution.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 
-from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, load_array
+from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.removal import remove_operators
 
-__all__ = ['flatten_biases']
+__all__ = ['FlattenedBiases', 'flatten_biases']
 
 _CONVOLUTIONS: Final = frozenset({'conv2d', 'depthwise_conv2d', 'conv2d_transpose', 'depthwise_conv2d_transpose'})
 
 
-def flatten_biases(graph: GraphWrapper, scope: Any) -> dict[str, npt.NDArray[Any]]:
+class FlattenedBiases(NamedTuple):
+    """What :func:`flatten_biases` did.
+
+    Attributes:
+        count: additions that were rewritten.
+        arrays: content of the parameters that have another shape now, by name.
+    """
+
+    count: int
+    arrays: dict[str, npt.NDArray[Any]]
+
+
+def flatten_biases(graph: GraphWrapper, content: Callable[[str], npt.NDArray[Any]] | None = None) -> FlattenedBiases:
     """Give the biases of convolutions one axis, in a legacy inference program, in place.
 
     Args:
         graph: the wrapped program; wrap it anew afterwards.
-        scope: its parameters, which are not changed.
-
-    Returns:
-        The biases that have another shape now.
+        content: returns a parameter's array by its name. Where None, parameters that have four axes themselves keep
+            them.
     """
+    count = 0
     arrays: dict[str, npt.NDArray[Any]] = {}
     for op in graph.ops():
         if op.type() != 'elementwise_add' or not _is_convolution(op.inputs('X')[0]):
             continue
         term = op.inputs('Y')[0]
         source = _parameter_behind(term)
-        if source is None or not _is_by_channel(term, op):
+        if source is None or not _is_by_channel(term, op) or (source is term and content is None):
             continue
         op.raw._set_attr('axis', 1)
         if source is not term:
             Insertion(graph).redirect(term, source, [op])
-        elif len(term.shape()) > 1:
-            arrays[term.name()] = load_array(scope, term.name()).reshape(-1)
+        elif content is not None:
+            arrays[term.name()] = content(term.name()).reshape(-1)
             term.set_shape((term.shape()[1],))
+        count += 1
     _remove_unread(graph)
-    return arrays
+    return FlattenedBiases(count, arrays)
 
 
 def _is_convolution(var: VarWrapper) -> bool:
