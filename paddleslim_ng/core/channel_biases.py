@@ -24,11 +24,11 @@ class FlattenedBiases(NamedTuple):
     """What :func:`flatten_biases` did.
 
     Attributes:
-        count: additions that were rewritten.
+        additions: number of those that were rewritten.
         arrays: content of the parameters that have another shape now, by name.
     """
 
-    count: int
+    additions: int
     arrays: dict[str, npt.NDArray[Any]]
 
 

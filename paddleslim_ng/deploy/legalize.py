@@ -116,7 +116,7 @@ def _add_missing_attributes(graph: GraphWrapper) -> int:
 
 
 def _flatten_biases(graph: GraphWrapper) -> int:
-    return flatten_biases(graph).count
+    return flatten_biases(graph).additions
 
 
 def _rename_products(graph: GraphWrapper) -> int:

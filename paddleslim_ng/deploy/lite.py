@@ -169,7 +169,7 @@ def _convert(
     parameters = read_combined(legacy.parameters, _parameter_names(program))
     flattened = flatten_biases(GraphWrapper(program), parameters.__getitem__)
     changes = legalize(program)
-    changes['channel_biases'] += flattened.count
+    changes['channel_biases'] += flattened.additions
     legal, weights = folder / 'legal.pdmodel', legacy.parameters
     legal.write_bytes(program.desc.serialize_to_string())
     if flattened.arrays:
