@@ -1,0 +1,52 @@
+"""From programs trained quantized to integers and files, on both IRs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+import paddleslim_ng as slim
+from paddleslim_ng.core import GraphWrapper, clone_program, load_array
+from paddleslim_ng.quant.aware import quant_aware
+from paddleslim_ng.quant.aware_spec import float_program, spec_of
+from paddleslim_ng.quant.convert import convert
+from tests.quant import training_nets as nets
+
+CPU = paddle.CPUPlace()
+
+
+def trained(config: Any = None, steps: int = 2) -> tuple[nets.TrainingNet, Any, Any]:
+    """Return a net, its quantized training program, trained a little, and its quantized test program."""
+    net = nets.build(optimizer=lambda: paddle.optimizer.Momentum(0.05, 0.9))
+    test = quant_aware(clone_program(net.program, for_test=True), CPU, config, net.scope, for_test=True)
+    program = quant_aware(net.program, CPU, config, net.scope)
+    net.steps(steps, program)
+    return net, program, test
+
+
+@pytest.mark.parametrize('bits', [8, 4, 2])
+def test_convert(bits: int) -> None:
+    net, program, test = trained({'weight_bits': bits})
+    before = net.state()
+    feed = nets.feed_of(9)
+    integers = convert(test, CPU, scope=net.scope, feed=feed)
+    (expected,) = slim.Executor().run(test, feed, [net.logits], scope=net.scope)
+    (found,) = slim.Executor().run(integers, feed, [net.logits], scope=net.scope)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for name, array in net.state().items():
+        np.testing.assert_array_equal(array, before[name])
+    spec = spec_of(program, net.scope)
+    assert repr(spec) == repr(spec_of(test, net.scope))
+    for tensor in spec.of_kind('weight'):
+        codes = load_array(net.scope, f'{tensor.name}@integers')
+        assert codes.dtype == np.int8 and np.abs(codes).max() == 2 ** (bits - 1) - 1
+
+
+def test_float_program() -> None:
+    net, program, test = trained()
+    plain = clone_program(net.program, for_test=True)
+    for item in (program, test):
+        assert repr(GraphWrapper(float_program(item)).ops()) == repr(GraphWrapper(plain).ops())
