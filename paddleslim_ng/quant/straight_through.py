@@ -198,9 +198,9 @@ def _take_back(
     arriving = VarWrapper(graph, inner, inner.name)
     taken = quantizer.backward(Expressions(here), x, y, arriving)
     if taken is arriving:
-        block._remove_var(inner.name)
         for raw in here.built:
-            raw.desc._rename_input(inner.name, name)
+            raw.desc._rename_input(arriving.name(), name)
+        block._remove_var(arriving.name())
         arriving.raw, arriving._name = gradient.raw, name
         return here.built
     op.raw.desc._rename_output(name, inner.name)
