@@ -11,7 +11,6 @@ gradient of ``x`` is that of ``y`` where nothing is cut off, ends included, and 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.core.expressions import Expressions
@@ -29,22 +28,27 @@ class LearnedQuantizer:
 
     Args:
         scale: what is learned.
-        scope: where the scale starts.
-        training: False for a program that only evaluates: it reads the scale and does not look for its start.
-        learns: False keeps the scale where it started.
+        training: False for a program that only evaluates: it reads the scale alone.
         signed: False cuts negative numbers off, too.
 
     Attributes:
-        learns: as given.
         scale: as given.
+        learns: whether the scale is trained.
+        bits: width of the integers.
+        axis: axis along which scales differ, or None.
+        scale_name: name of the scale in the scope, once built.
+        count_name: name of the state that is 0 until a training step was taken, once built for training.
+        initial: what the scope has to hold before the first run, by name, once built.
     """
 
-    def __init__(
-        self, scale: LearnedScale, scope: Any, *, training: bool = True, learns: bool = True, signed: bool = True
-    ) -> None:
+    def __init__(self, scale: LearnedScale, *, training: bool = True, signed: bool = True) -> None:
         self.scale = scale
-        self.learns = learns
-        self._scope = scope
+        self.learns = scale.learns and training
+        self.bits = scale.bits
+        self.axis = scale.axis
+        self.scale_name: str | None = None
+        self.count_name: str | None = None
+        self.initial = scale.initial
         self._training = training
         self._signed = signed
         self._inside: VarWrapper | None = None
@@ -57,22 +61,26 @@ class LearnedQuantizer:
         Raises:
             GraphError: the program has a learned scale for this tensor already.
         """
-        self.scale.declare(e, self._scope)
-        if self._training:
-            self.scale.follow(e, x)
+        self.scale.declare(e, x, training=self._training)
+        self.scale_name, self.count_name = self.scale.scale_name, self.scale.count_name
+        built = self.scale.build(e, x) if self._training else None
+        scale = self.scale.read(e, len(x.shape())) if built is None else built.scale
         limit = self.scale.limit
-        scale, zero, rate = self.scale.build(e, len(x.shape()))
-        steps = _constant(e.multiply(x, e.divide(e.constant(1.0), scale)))
+        steps = e.multiply(x, e.divide(e.constant(1.0), scale))
+        steps.raw.stop_gradient = True
         cut = e.clip(steps, -limit if self._signed else 0, limit)
-        self._inside = e.at_most(e.abs(steps), e.abs(cut))
         q = e.round(cut)
         value = e.multiply(q, scale)
+        if built is None:
+            return value
+        self._inside = e.at_most(e.abs(steps), e.abs(cut))
         kept = e.where(self._inside, x, value)
         y = e.add(value, e.subtract(kept, e.stop(kept)))
-        if not self.learns:
+        if built.zero is None:
             return y
-        self._slope = e.multiply(self._scale_slope(e, q, cut), e.scale(rate, self._weight(x)))
-        return e.add(y, e.multiply(self._slope, zero))
+        slope = self._scale_slope(e, q, cut, self._inside)
+        self._slope = e.multiply(slope, e.scale(built.rate, self._weight(x)))
+        return e.add(y, e.multiply(self._slope, built.zero))
 
     def backward(self, e: Expressions, x: VarWrapper, y: VarWrapper, gradient: VarWrapper) -> VarWrapper:
         """Build the gradient of ``x``, and a part of that of the scale's factor.
@@ -100,9 +108,9 @@ class LearnedQuantizer:
         total = self._parts[0]
         for part in self._parts[1:]:
             total = e.add(total, part)
-        return {self.scale.names.factor: total}
+        return {self.scale.factor_name: total}
 
-    def _scale_slope(self, e: Expressions, q: VarWrapper, cut: VarWrapper) -> VarWrapper:
+    def _scale_slope(self, e: Expressions, q: VarWrapper, cut: VarWrapper, inside: VarWrapper) -> VarWrapper:
         """Return the derivative of ``y`` by the scale, before weighting."""
         raise NotImplementedError
 
@@ -114,9 +122,8 @@ class LearnedQuantizer:
 class LSQQuantizer(LearnedQuantizer):
     """Learned step size quantization, per tensor or per channel."""
 
-    def _scale_slope(self, e: Expressions, q: VarWrapper, cut: VarWrapper) -> VarWrapper:
-        assert self._inside is not None
-        return e.subtract(q, e.multiply(cut, self._inside))
+    def _scale_slope(self, e: Expressions, q: VarWrapper, cut: VarWrapper, inside: VarWrapper) -> VarWrapper:
+        return e.subtract(q, e.multiply(cut, inside))
 
     def _weight(self, x: VarWrapper) -> float:
         sizes = x.shape() if x.is_parameter() else x.shape()[1:]
@@ -127,14 +134,8 @@ class LSQQuantizer(LearnedQuantizer):
 class PACTQuantizer(LearnedQuantizer):
     """Parameterized clipping: the threshold is learned, and decays by the regularizer of the scale's factor."""
 
-    def _scale_slope(self, e: Expressions, q: VarWrapper, cut: VarWrapper) -> VarWrapper:
-        assert self._inside is not None
-        return e.multiply(q, e.scale(self._inside, -1.0, 1.0))
+    def _scale_slope(self, e: Expressions, q: VarWrapper, cut: VarWrapper, inside: VarWrapper) -> VarWrapper:
+        return e.multiply(q, e.scale(inside, -1.0, 1.0))
 
     def _weight(self, x: VarWrapper) -> float:
         return 1.0 / self.scale.limit**2
-
-
-def _constant(var: VarWrapper) -> VarWrapper:
-    var.raw.stop_gradient = True
-    return var
