@@ -11,6 +11,7 @@ import paddle
 
 from paddleslim_ng.core import GraphWrapper, clone_program, view_array
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
+from paddleslim_ng.quant.groups import check_group_size
 from paddleslim_ng.quant.placement import users_by_name
 from paddleslim_ng.quant.quantizers import abs_max_scale, scale_of_threshold
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization, largest_integer
@@ -32,6 +33,7 @@ class _Request:
     weight_bits: Bits
     activation_bits: Bits
     by_channel: bool
+    group_size: int | None
 
 
 def spec_from_thresholds(
@@ -42,6 +44,7 @@ def spec_from_thresholds(
     weight_bits: Bits = 8,
     activation_bits: Bits = 8,
     weight_quantize_type: str = 'channel_wise_abs_max',
+    group_size: int | None = None,
     quantizable_op_type: Collection[str] | None = None,
     is_full_quantize: bool = False,
     skip_tensor_list: Iterable[str] = (),
@@ -58,6 +61,7 @@ def spec_from_thresholds(
         activation_bits: the same for activations.
         weight_quantize_type: one of :data:`WEIGHT_TYPES`: one scale for a weight, or for each of its output channels.
             Scales are those of the largest magnitude.
+        group_size: give every so many neighbouring inputs of each output channel a scale of their own.
         quantizable_op_type: types of operators; see :func:`paddleslim_ng.quant.find_targets` for this and what follows.
         is_full_quantize: quantize operators without weights, too.
         skip_tensor_list: operators that read one of these tensors stay in float.
@@ -77,6 +81,8 @@ def spec_from_thresholds(
     if weight_quantize_type not in WEIGHT_TYPES:
         near = nearest_names(weight_quantize_type, WEIGHT_TYPES)
         raise ConfigError(f'unknown weight_quantize_type {weight_quantize_type!r}; known: {list(WEIGHT_TYPES)}{near}')
+    if group_size is not None and not WEIGHT_TYPES[weight_quantize_type]:
+        raise ConfigError(f'group_size goes with scales by channel, not with {weight_quantize_type!r}')
     graph = GraphWrapper(clone_program(getattr(program, 'program', program), for_test=True))
     request = _Request(
         graph,
@@ -85,6 +91,7 @@ def spec_from_thresholds(
         weight_bits,
         activation_bits,
         WEIGHT_TYPES[weight_quantize_type],
+        check_group_size(group_size) if group_size is not None else None,
     )
     targets = find_targets(
         graph,
@@ -151,8 +158,9 @@ def _spec(targets: Targets, request: _Request) -> QuantizationSpec:
     tensors: dict[str, TensorQuantization] = {}
     for name in targets.activations if request.thresholds is not None else ():
         tensors[name] = _activation(name, request)
+    inputs = {target.weight: target.input_axis for target in targets.operators}
     for name, axis in targets.weights.items():
-        tensors[name] = _weight(name, axis if request.by_channel else None, request)
+        tensors[name] = _weight(name, axis if request.by_channel else None, inputs[name], request)
     operators = {
         target.output: tuple(name for name in target.tensors if name in tensors) for target in targets.operators
     }
@@ -167,13 +175,16 @@ def _activation(name: str, request: _Request) -> TensorQuantization:
     return TensorQuantization(name, bits, scale_of_threshold(threshold, bits))
 
 
-def _weight(name: str, axis: int | None, request: _Request) -> TensorQuantization:
+def _weight(name: str, axis: int | None, inputs: int | None, request: _Request) -> TensorQuantization:
     bits = _bits_of(request.weight_bits, name, 'weight_bits')
+    groups: dict[str, Any] = {}
+    if request.group_size is not None and axis is not None and inputs is not None:
+        groups = {'group_axis': inputs, 'group_size': request.group_size}
     try:
-        scale = abs_max_scale(view_array(request.scope, name), bits, axis)
+        scale = abs_max_scale(view_array(request.scope, name), bits, axis, **groups)
     except DataError as error:
         raise DataError(f'the weight {name!r} cannot be quantized: {error}') from error
-    return TensorQuantization(name, bits, scale, axis, kind='weight')
+    return TensorQuantization(name, bits, scale, axis, kind='weight', **groups)
 
 
 def _bits_of(bits: Bits, name: str, argument: str) -> int:

@@ -120,8 +120,9 @@ def export_quantized(
             softmax hides differences.
         scope: parameters; Paddle's global scope where None. Neither it nor ``program`` is changed.
         format: ``'quantize_linear'`` (a ``.pdmodel`` with integers, for Paddle Lite and Paddle Inference),
-            ``'fake_quantize'`` (a ``.pdmodel`` for the same, with integers in float32) or ``'decomposed'`` (integers
-            and plain arithmetic, in the IR of the program; for Paddle itself, up to 16 bits).
+            ``'fake_quantize'`` (a ``.pdmodel`` for the same, with integers in float32), ``'decomposed'`` (integers
+            and plain arithmetic, in the IR of the program; for Paddle itself, up to 16 bits) or ``'packed'`` (the same,
+            with two integers of up to 4 bits in a byte).
         feed: arrays for the comparison; made up where missing. Give real data: outputs of data that no calibration has
             seen are cut off.
 

@@ -95,9 +95,9 @@ def _check_weight(placed: Placed, users: list[OpWrapper]) -> None:
     tensor, var, readers = placed
     if not var.is_parameter() or var.dtype() != _FLOAT:
         raise GraphError(f'{var!r} ({var.dtype()}) is no {_FLOAT} parameter, so it cannot be quantized as a weight')
-    sizes = var.shape()
-    if tensor.axis is not None and (tensor.axis >= len(sizes) or sizes[tensor.axis] != tensor.scale.size):
-        raise GraphError(f'{var!r} has not the {tensor.scale.size} channels along axis {tensor.axis} to quantize')
+    if not tensor.fits(var.shape()):
+        groups = '' if tensor.group_axis is None else f', or not {tensor.scale.shape[1]} groups of its inputs,'
+        raise GraphError(f'{var!r} has not the {tensor.channels} channels along axis {tensor.axis}{groups} to quantize')
     known = {op.idx() for op in readers}
     others = [op.type() for op in users if op.idx() not in known]
     if others:

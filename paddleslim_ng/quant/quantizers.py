@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.errors import ConfigError, DataError
+from paddleslim_ng.quant.groups import group_abs_max, spread_groups
 from paddleslim_ng.quant.spec import TensorQuantization, largest_integer
 
 __all__ = [
@@ -47,23 +48,39 @@ def scale_of_threshold(threshold: npt.ArrayLike, bits: int) -> Floats:
     return found
 
 
-def abs_max_scale(array: npt.NDArray[Any], bits: int, axis: int | None = None) -> Floats:
-    """Return the scale that cuts nothing off: of the whole array, or for every position along an axis.
+def abs_max_scale(
+    array: npt.NDArray[Any],
+    bits: int,
+    axis: int | None = None,
+    *,
+    group_axis: int | None = None,
+    group_size: int | None = None,
+) -> Floats:
+    """Return the scale that cuts nothing off: of the array, for every position along an axis, or for groups there.
 
     Args:
         array: numbers.
         bits: width of the integers.
         axis: axis of the channels; None for one scale.
+        group_axis: axis along which neighbours are a group; see :class:`TensorQuantization`.
+        group_size: how many.
+
+    Returns:
+        float32 ``[1]``, ``[channels]`` or ``[channels, groups]``.
 
     Raises:
         DataError: numbers that are not finite, or none at all.
         ConfigError: the array has no such axis.
     """
     values = np.asarray(array)
-    if axis is not None and not 0 <= axis < values.ndim:
-        raise ConfigError(f'an array of shape {list(values.shape)} has no axis {axis}')
+    for place in (axis, group_axis):
+        if place is not None and not 0 <= place < values.ndim:
+            raise ConfigError(f'an array of shape {list(values.shape)} has no axis {place}')
     if not values.size or not np.all(np.isfinite(values)):
         raise DataError('the array has no finite largest magnitude: it is empty, or has NaN or infinity')
+    if axis is not None and group_axis is not None and group_size is not None:
+        largest = group_abs_max(values, axis, group_axis, group_size)
+        return scale_of_threshold(largest, bits).reshape(largest.shape)
     others = None if axis is None else tuple(n for n in range(values.ndim) if n != axis)
     return scale_of_threshold(np.max(np.abs(values), axis=others), bits)
 
@@ -110,11 +127,16 @@ def spread_scale(tensor: TensorQuantization, shape: tuple[int, ...]) -> Floats:
     """Return the scales in a shape that numpy broadcasts over an array."""
     if tensor.axis is None:
         return tensor.scale.reshape([1] * len(shape))
-    if tensor.axis >= len(shape) or shape[tensor.axis] != tensor.scale.size:
+    if not tensor.fits(shape):
+        groups = (
+            '' if tensor.group_axis is None else f', in groups of {tensor.group_size} along axis {tensor.group_axis}'
+        )
         raise ConfigError(
-            f'{tensor.name!r} has {tensor.scale.size} scales along axis {tensor.axis}, and the array the shape '
+            f'{tensor.name!r} has {tensor.scale.size} scales along axis {tensor.axis}{groups}, and the array the shape '
             f'{list(shape)}'
         )
+    if tensor.group_axis is not None and tensor.group_size is not None:
+        return spread_groups(tensor.scale, shape, tensor.axis, tensor.group_axis, tensor.group_size)
     sizes = [1] * len(shape)
     sizes[tensor.axis] = tensor.scale.size
     return tensor.scale.reshape(sizes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.errors import CheckpointError, ConfigError
+from paddleslim_ng.quant.groups import check_group_size, group_count
 from paddleslim_ng.runtime.atomic import atomic_write
 
 __all__ = ['KINDS', 'QuantizationSpec', 'TensorQuantization', 'largest_integer']
@@ -48,10 +49,14 @@ class TensorQuantization:
     Attributes:
         name: of the tensor in the program.
         bits: width of the integers, 2 to 16.
-        scale: step between neighbouring integers, float32: ``[1]``, or one for every position along ``axis``.
+        scale: step between neighbouring integers, float32: ``[1]``; ``[channels]``, one for every position along
+            ``axis``; or ``[channels, groups]``.
         axis: axis along which scales differ; None for one scale.
         zero_point: the integer that stands for zero.
         kind: ``'weight'`` (a parameter) or ``'activation'``.
+        group_axis: of a weight with groups, the axis of its inputs: within each channel, every ``group_size``
+            neighbours along it share a scale; the last group may be smaller. None without groups.
+        group_size: how many neighbours.
 
     Raises:
         ConfigError: a scale that is not finite and positive, or another field of no use.
@@ -63,6 +68,8 @@ class TensorQuantization:
     axis: int | None = None
     zero_point: int = 0
     kind: str = 'activation'
+    group_axis: int | None = None
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check the fields, and keep a copy of the scale that nobody can write to."""
@@ -70,7 +77,8 @@ class TensorQuantization:
         if self.kind not in KINDS:
             raise ConfigError(f'kind of {self.name!r} must be one of {list(KINDS)}, not {self.kind!r}')
         with np.errstate(over='ignore', under='ignore'):  # what does not fit is found below
-            scale = np.array(self.scale, dtype=np.float32).reshape(-1)
+            scale = np.array(self.scale, dtype=np.float32)
+        scale = scale.reshape(-1) if self.group_axis is None else scale
         if not scale.size or not np.all(np.isfinite(scale) & (scale > 0)):
             raise ConfigError(
                 f'the scale of {self.name!r} must be finite and positive in float32, not {self.scale!r}; a tensor of '
@@ -80,15 +88,42 @@ class TensorQuantization:
             raise ConfigError(f'{self.name!r} has {scale.size} scales and no axis along which they differ')
         if self.axis is not None and (self.kind == 'activation' or self.axis < 0):
             raise ConfigError(f'axis of {self.name!r} must be None, or for a weight 0, 1, ...; not {self.axis!r}')
+        self._check_groups(scale)
         if not -limit <= self.zero_point <= limit:
             raise ConfigError(f'zero_point of {self.name!r} must be from {-limit} to {limit}, not {self.zero_point}')
         scale.flags.writeable = False
         object.__setattr__(self, 'scale', scale)
 
+    def _check_groups(self, scale: npt.NDArray[np.float32]) -> None:
+        if self.group_axis is None and self.group_size is None:
+            return
+        check_group_size(self.group_size)
+        if self.axis is None or self.group_axis is None or self.group_axis < 0 or self.group_axis == self.axis:
+            raise ConfigError(
+                f'groups of {self.name!r} want a weight with channels along one axis and inputs along another, not '
+                f'axis={self.axis!r} and group_axis={self.group_axis!r}'
+            )
+        if scale.ndim != 2:
+            raise ConfigError(f'{self.name!r} has groups, and scales of shape {list(scale.shape)}: [channels, groups]')
+
     @property
     def limit(self) -> int:
         """Largest integer; the smallest one is ``-limit``."""
         return largest_integer(self.bits)
+
+    @property
+    def channels(self) -> int:
+        """Number of positions along ``axis``, 1 without one."""
+        return 1 if self.axis is None else len(self.scale)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Tell whether an array of this shape has the channels and groups that the scales are for."""
+        if self.axis is not None and (self.axis >= len(shape) or shape[self.axis] != self.channels):
+            return False
+        if self.group_axis is None or self.group_size is None:
+            return True
+        groups = self.scale.shape[1]
+        return self.group_axis < len(shape) and groups == group_count(shape[self.group_axis], self.group_size)
 
     @property
     def threshold(self) -> npt.NDArray[np.float32]:
@@ -107,14 +142,17 @@ class TensorQuantization:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; scales keep every bit."""
-        return {
+        found = {
             'name': self.name,
             'kind': self.kind,
             'bits': int(self.bits),
             'axis': self.axis,
             'zero_point': int(self.zero_point),
-            'scale': [float(value) for value in self.scale],
+            'scale': self.scale.tolist(),
         }
+        if self.group_axis is None:
+            return found
+        return {**found, 'group_axis': int(self.group_axis), 'group_size': self.group_size}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ FULL: Final[Mapping[str, Target]] = {
     **{type: Target(('X',)) for type in ('bilinear_interp_v2', 'nearest_interp_v2', 'reduce_mean', 'split')},
     'slice': Target(('Input',)),
 }
+_CONVOLUTIONS: Final = frozenset(type for type, row in TARGETS.items() if row.weight == 'Filter')
 _TRANSPOSED: Final = {'matmul': 'transpose_Y', 'matmul_v2': 'trans_y'}
 
 
@@ -69,6 +70,15 @@ class TargetOperator:
     activations: tuple[str, ...]
     weight: str | None = None
     axis: int | None = None
+
+    @property
+    def input_axis(self) -> int | None:
+        """Axis of the weight along which its inputs lie, counted from 0; None where it has no channels."""
+        if self.axis is None or self.weight is None:
+            return None
+        slot = TARGETS[self.op.type()].weight
+        rank = len(self.op.inputs(str(slot))[0].shape())
+        return 1 - self.axis if self.op.type() in _CONVOLUTIONS else 2 * rank - 3 - self.axis
 
     @property
     def tensors(self) -> tuple[str, ...]:
