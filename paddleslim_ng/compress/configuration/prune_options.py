@@ -117,9 +117,9 @@ class GreedyPruneOptions(PruneOptions):
     @model_validator(mode='after')
     def _has_one_floor(self) -> Any:
         if (self.accuracy_floor is None) == (self.max_loss is None):
-            found = 'both' if self.max_loss is not None else 'neither'
+            found = 'both are' if self.max_loss is not None else 'neither is'
             raise FieldError(
                 'max_loss' if self.max_loss is not None else '',
-                f'give accuracy_floor, a value of the metric, or max_loss, a share of it: {found} is given',
+                f'give accuracy_floor, a value of the metric, or max_loss, a share of it: {found} given',
             )
         return self

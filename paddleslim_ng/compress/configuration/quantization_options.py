@@ -121,7 +121,7 @@ _MaybeSearch = Optional[QuantizationSearch]
 
 
 class PostTrainingQuantOptions(SavePaths):
-    """Options of ``PostTrainingQuantStrategy``: integers from calibration alone, at ``start_epoch``."""
+    """Options of ``PostTrainingQuantStrategy``: integers from calibration alone, after the last epoch."""
 
     algo: Algorithm = Field('hist', description='Which magnitude of an activation the largest integer stands for.')
     hist_percent: Share = Field(0.9999, description='For hist: the fraction of the elements that is not cut off.')
@@ -137,6 +137,9 @@ class PostTrainingQuantOptions(SavePaths):
 
     @model_validator(mode='after')
     def _one_way_to_choose(self) -> Any:
+        for name in ('start_epoch', 'end_epoch'):
+            if getattr(self, name):
+                raise FieldError(name, 'has no meaning here: the strategy acts once, after the last epoch')
         clash = self.model_fields_set & {'algo', 'hist_percent', 'batch_nums', 'bias_correction'}
         if self.search is not None and clash:
             raise FieldError(min(clash), 'is searched for: put it below search')
