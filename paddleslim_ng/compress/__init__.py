@@ -1,28 +1,99 @@
-"""Several compression methods in one training job, driven by code or by a YAML file."""
+"""Several compression methods in one training job, driven by code or by a YAML file.
+
+The names below are loaded at first use: a configuration is checked without Paddle, and a job without a configuration
+needs nothing that reads one.
+"""
 
 from __future__ import annotations
 
-from paddleslim_ng.compress.budget import Budget
-from paddleslim_ng.compress.compressor import CompressionResult, Compressor
-from paddleslim_ng.compress.context import Context
-from paddleslim_ng.compress.evaluation import EvalResult
-from paddleslim_ng.compress.journal import JournalEntry
-from paddleslim_ng.compress.optimizers import OptimizerSource
-from paddleslim_ng.compress.strategy import Strategy
-from paddleslim_ng.compress.trainer import Observer, Trainer
-from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paddleslim_ng.compress import configuration, strategies
+    from paddleslim_ng.compress.budget import Budget
+    from paddleslim_ng.compress.compressor import CompressionResult, Compressor
+    from paddleslim_ng.compress.configuration import CompressionConfig, ConfigurationError, Registry, load_config
+    from paddleslim_ng.compress.context import Context
+    from paddleslim_ng.compress.evaluation import EvalResult
+    from paddleslim_ng.compress.journal import JournalEntry
+    from paddleslim_ng.compress.optimizers import OptimizerSource
+    from paddleslim_ng.compress.plugins import (
+        Distiller,
+        FSPDistiller,
+        L2Distiller,
+        LossDistiller,
+        SoftLabelDistiller,
+        StructurePruner,
+    )
+    from paddleslim_ng.compress.strategy import Strategy
+    from paddleslim_ng.compress.trainer import Observer, Trainer
+    from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
 
 __all__ = [
     'Budget',
+    'CompressionConfig',
     'CompressionResult',
     'Compressor',
+    'ConfigurationError',
     'Context',
+    'Distiller',
     'EpochRecord',
     'EvalResult',
+    'FSPDistiller',
     'JournalEntry',
+    'L2Distiller',
+    'LossDistiller',
     'Observer',
     'OptimizerSource',
+    'Registry',
+    'SoftLabelDistiller',
     'Strategy',
+    'StructurePruner',
     'Trainer',
     'TrainerOptions',
+    'configuration',
+    'load_config',
+    'strategies',
 ]
+
+_SUBPACKAGES = frozenset({'configuration', 'strategies'})
+# The module of each name.
+_HOMES = {
+    'Budget': 'budget',
+    'CompressionConfig': 'configuration',
+    'CompressionResult': 'compressor',
+    'Compressor': 'compressor',
+    'ConfigurationError': 'configuration',
+    'Context': 'context',
+    'Distiller': 'plugins',
+    'EpochRecord': 'trainer_options',
+    'EvalResult': 'evaluation',
+    'FSPDistiller': 'plugins',
+    'JournalEntry': 'journal',
+    'L2Distiller': 'plugins',
+    'LossDistiller': 'plugins',
+    'Observer': 'trainer',
+    'OptimizerSource': 'optimizers',
+    'Registry': 'configuration',
+    'SoftLabelDistiller': 'plugins',
+    'Strategy': 'strategy',
+    'StructurePruner': 'plugins',
+    'Trainer': 'trainer',
+    'TrainerOptions': 'trainer_options',
+    'load_config': 'configuration',
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a name at first use."""
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f'{__name__}.{name}')
+    if name in _HOMES:
+        return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(set(globals()) | set(__all__))
