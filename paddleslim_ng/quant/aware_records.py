@@ -75,7 +75,7 @@ def recorded(graph: GraphWrapper) -> list[Recorded]:
     found = []
     for op in graph.ops():
         text = mark_of(op, _RECORD)
-        if text is None:
+        if text is None or op.is_bwd_op():  # legacy gradient operators inherit the notes of forward ones
             continue
         record = Record(**json.loads(text))
         if not graph.has_var(record.tensor):

@@ -1,4 +1,4 @@
-"""From a program that was trained quantized back to what files are made of: its specification, and the float program."""
+"""From a program that was trained quantized back to its specification and to the float program."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import paddle
 import pytest
 
 import paddleslim_ng as slim
-from paddleslim_ng.core import GraphWrapper, clone_program, load_array
+from paddleslim_ng.core import GraphWrapper, clone_program, load_array, store_array
 from paddleslim_ng.quant.aware import quant_aware
+from paddleslim_ng.quant.aware_export import export_aware
 from paddleslim_ng.quant.aware_spec import float_program, spec_of
 from paddleslim_ng.quant.convert import convert
 from tests.quant import training_nets as nets
@@ -50,3 +52,23 @@ def test_float_program() -> None:
     plain = clone_program(net.program, for_test=True)
     for item in (program, test):
         assert repr(GraphWrapper(float_program(item)).ops()) == repr(GraphWrapper(plain).ops())
+
+
+@pytest.mark.parametrize('fold', [False, True])
+@pytest.mark.parametrize('format', ['quantize_linear', 'fake_quantize', 'decomposed'])
+@pytest.mark.parametrize('kind', ['abs_max', 'channel_wise_abs_max'])
+def test_export(kind: str, format: str, fold: bool, tmp_path: Path) -> None:
+    net, _, test = trained({'weight_quantize_type': kind, 'weight_bits': 4})
+    gamma = next(name for name in net.state() if name.startswith('batch_norm') and name.endswith('w_0'))
+    values = net.state()[gamma]
+    values[1], values[2] = -0.5, 0.0
+    store_array(net.scope, gamma, values)
+    feed = {'x': nets.feed_of(9)['x']}
+    saved = export_aware(test, tmp_path / 'm', ['x'], [net.logits], net.scope, format=format, fold=fold, feed=feed)
+    loaded = slim.runtime.load_inference_model(saved.prefix, paddle.static.Scope())
+    (expected,) = slim.Executor().run(test, nets.feed_of(9), [net.logits], scope=net.scope)
+    (found,) = slim.Executor().run(loaded.program, feed, loaded.fetches, scope=loaded.scope)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    kinds = [op.type() for op in GraphWrapper(loaded.program).ops()]
+    assert ('batch_norm' in kinds) is not fold
+    assert max(saved.distinct.values()) <= 15
