@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from paddleslim_ng.cli import launch_arguments, quantize_arguments
+from paddleslim_ng.cli import config_arguments, launch_arguments, quantize_arguments
 from paddleslim_ng.version import __version__
 
 __all__ = ['FORMATS', 'build_parser']
@@ -107,6 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
     _model(quantize)
     quantize_arguments.add_arguments(quantize)
     _shapes(quantize)
+    config_arguments.add_arguments(
+        _command(commands, 'config', 'check configurations of the Compressor', config_arguments.ABOUT)
+    )
     launch_arguments.add_arguments(
         _command(commands, 'launch', 'train on several processes, and go on after failures', launch_arguments.ABOUT)
     )

@@ -26,6 +26,7 @@ _COMMANDS = {
     'verify': 'paddleslim_ng.cli.verify_command',
     'measure': 'paddleslim_ng.cli.measure_command',
     'quantize': 'paddleslim_ng.cli.quantize_command',
+    'config': 'paddleslim_ng.cli.config_command',
     'launch': 'paddleslim_ng.cli.launch_command',
 }
 
