@@ -79,20 +79,22 @@ class Buckets:
         if self.size is None:
             return array
         flat = array.reshape(-1)
-        return np.concatenate([flat, np.repeat(flat[-1:], self._padding)]).reshape(self.size, self.count)
+        filled: Array = np.concatenate([flat, np.repeat(flat[-1:], self._padding)])
+        return filled.reshape(self.size, self.count)
 
     def restore(self, array: Array) -> Array:
         """Return the tensor of what :meth:`arrange` returned."""
-        return array if self.size is None else array.reshape(-1)[: self.elements].reshape(self.shape)
+        if self.size is None:
+            return array
+        found: Array = array.reshape(-1)[: self.elements].reshape(self.shape)
+        return found
 
     def rows(self, array: Array) -> Array:
         """Return a tensor as ``[count, elements of a bucket]``."""
-        arranged = self.arrange(array)
         if self.size is not None:
-            return arranged.T
-        return (
-            arranged.reshape(1, -1) if self.axis is None else np.moveaxis(array, self.axis, 0).reshape(self.count, -1)
-        )
+            return self.arrange(array).T
+        first = array if self.axis is None else np.moveaxis(array, self.axis, 0)
+        return first.reshape(self.count, -1)
 
     def from_rows(self, rows: Array) -> Array:
         """Return the tensor of what :meth:`rows` returned."""

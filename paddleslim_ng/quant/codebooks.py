@@ -43,14 +43,16 @@ def cluster(values: Array, count: int) -> Array:
         if np.array_equal(moved, points):
             break
         points = moved
-    return points
+    found: Array = points
+    return found
 
 
 def nearest(values: Array, points: Array) -> Array:
     """Return for every number the place (int64) of the nearest of some ascending points, the lower one of two."""
     points = np.asarray(points)
     middle = (points[1:] + points[:-1]) * points.dtype.type(0.5)
-    return np.searchsorted(middle, values.reshape(-1)).reshape(values.shape)
+    found: Array = np.searchsorted(middle, values.reshape(-1)).reshape(values.shape)
+    return found
 
 
 def _evenly(values: Array, count: int) -> Array:
@@ -77,10 +79,11 @@ def start_codebook(rows: Array, bits: int, start: str, *, keep_zeros: bool = Fal
         bits: there are ``2**bits`` points.
         start: ``'uniform'``: at equal distances from the smallest to the largest number; ``'quantile'``: the quantiles
             ``i / (2**bits + 1)``; ``'kmeans'``: where k-means puts them.
-        keep_zeros: one of the points is zero, and the others are found for what is not zero.
+        keep_zeros: one more point is zero; the others, one less, are found for what is not zero.
 
     Returns:
-        float32 ``[buckets, 2**bits]``, ascending; points that are not needed are copies of the last one.
+        float32 ``[buckets, 2**bits]``, or one column less where zero is a point besides, ascending; points that are not
+        needed are copies of the last one.
 
     Raises:
         ConfigError: an unknown start.
@@ -91,11 +94,10 @@ def start_codebook(rows: Array, bits: int, start: str, *, keep_zeros: bool = Fal
     if not rows.size or not np.isfinite(rows).all():
         raise DataError('a codebook needs finite numbers: the tensor is empty, or has NaN or infinity')
     count = 2**bits - keep_zeros
-    found = np.empty((len(rows), 2**bits), np.float32)
+    found = np.empty((len(rows), count), np.float32)
     for row, book in zip(rows, found):
         values = row[row != 0] if keep_zeros else row
         points = STARTS[start](values.astype(np.float64), count) if values.size else np.zeros(1)
-        points = np.sort(np.concatenate([points, np.zeros(int(keep_zeros))]))
         book[: points.size] = points
         book[points.size :] = points[-1]
     return found

@@ -18,13 +18,13 @@ from paddleslim_ng.core.new_parameters import add_parameter
 from paddleslim_ng.core.removal import remove_operators
 from paddleslim_ng.core.teachers import teacher_of
 from paddleslim_ng.errors import ConfigError, DataError, GraphError, nearest_names
+from paddleslim_ng.quant.codebooks import cluster, nearest
 from paddleslim_ng.quant.quantizers import abs_max_scale
 
 __all__ = ['EMBEDDING_TYPES', 'quant_embedding']
 
 _log = logging.getLogger('paddleslim_ng')
 _LOOKUP: Final = 'lookup_table_v2'
-_SAMPLE: Final = 50_000
 _DEFAULTS: Final[Mapping[str, Any]] = {
     'quantize_type': 'abs_max',
     'quantize_bits': 8,
@@ -201,25 +201,16 @@ def _logarithmic(table: Array, bits: int) -> _Coded:
 
 def _clustered(table: Array, bits: int) -> _Coded:
     """Place levels by k-means (Lloyd, 1982) of the values, from their quantiles on; zero is one of them."""
-    from sklearn.cluster import KMeans
-
-    values = np.unique(table[table != 0].astype(np.float64))
-    count = 2**bits - 1
-    if values.size > count:
-        flat = table.reshape(-1).astype(np.float64)
-        sample = flat if flat.size <= _SAMPLE else np.random.default_rng(0).choice(flat, _SAMPLE, replace=False)
-        start = np.unique(np.quantile(sample, (np.arange(count) + 0.5) / count)).reshape(-1, 1)
-        found = KMeans(len(start), init=start, n_init=1, max_iter=100).fit(sample.reshape(-1, 1))
-        values = found.cluster_centers_.reshape(-1)
-    return _nearest(table, np.concatenate([values, [0.0]]))
+    values = table[table != 0]
+    found = cluster(values, 2**bits - 1) if values.size else values
+    return _nearest(table, np.concatenate([found, [0.0]]))
 
 
 def _nearest(table: Array, levels: Array) -> _Coded:
     """Code every number by the nearest of some levels."""
-    codebook = np.unique(np.asarray(levels, np.float32))
-    middle = (codebook[1:].astype(np.float64) + codebook[:-1]) / 2
-    codes = np.searchsorted(middle, table.reshape(-1)).reshape(table.shape)
-    return _Coded((codes - 128).astype(np.int8), codebook=codebook.reshape(-1, 1))
+    codebook = np.unique(np.asarray(levels, np.float32)).astype(np.float64)
+    codes = nearest(table.astype(np.float64), codebook)
+    return _Coded((codes - 128).astype(np.int8), codebook=codebook.astype(np.float32).reshape(-1, 1))
 
 
 EMBEDDING_TYPES: Final[Mapping[str, Callable[[Array, int], _Coded]]] = {

@@ -1,9 +1,9 @@
-"""What the quantizers of low-bit research share: which layers they take, and what becomes of a program and its scope."""
+"""What the quantizers of low-bit research share: which layers they take, and what becomes of program and scope."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, Union
 
 import numpy as np
@@ -170,6 +170,7 @@ def apply_low_bit(
         raise GraphError('the program has fake quantizers already: apply a quantizer to the program before that')
     plan = _plan(graph, settings)
     bits = _bits(settings.weight_bits, plan)
+    before = float_storage(graph)
     layers = [_layer(name, *found, bits[name], scope, settings, form_of) for name, found in plan.weights.items()]
     activations = _activations(graph) if settings.activation_bits != _FLOAT else {}
     wanted = [(var, readers, layer.form) for layer in layers for var, readers in _reads(plan.weights[layer.weight][1])]
@@ -178,7 +179,7 @@ def apply_low_bit(
         check_reads(graph, *item)
     for item in wanted:
         quantize_reads(graph, *item)
-    return graph, LowBitProgram(graph.program, tuple(layers), tuple(activations), _report(graph, layers, plan.skipped))
+    return graph, LowBitProgram(graph.program, tuple(layers), tuple(activations), _report(before, layers, plan.skipped))
 
 
 class FormOf(Protocol):
@@ -227,8 +228,8 @@ def _ends(every: Targets) -> dict[str, str]:
 
 
 def _reason(operator: TargetOperator, ends: Mapping[str, str]) -> str | None:
-    if operator.weight in ends:
-        return ends[operator.weight]
+    if str(operator.weight) in ends:
+        return ends[str(operator.weight)]
     weight = next(var for var in operator.op.all_inputs() if var.name() == operator.weight)
     return None if weight.dtype() == 'float32' else f'its weight holds {weight.dtype()}, and only float32 is quantized'
 
@@ -294,8 +295,9 @@ def _is_own(op: OpWrapper) -> bool:
     return not (op.is_bwd_op() or op.is_opt_op()) and teacher_of(op) is None and distillation_of(op) is None
 
 
-def _report(graph: GraphWrapper, layers: Iterable[LowBitLayer], skipped: Mapping[str, str]) -> StorageReport:
-    found = float_storage(graph)
+def _report(
+    found: dict[str, TensorStorage], layers: Iterable[LowBitLayer], skipped: Mapping[str, str]
+) -> StorageReport:
     for layer in layers:
         before = found[layer.weight]
         found[layer.weight] = TensorStorage(
@@ -308,8 +310,3 @@ def _report(graph: GraphWrapper, layers: Iterable[LowBitLayer], skipped: Mapping
             'zeros are kept' if layer.keep_zeros else '',
         )
     return StorageReport(tuple(found.values()), dict(skipped))
-
-
-def replaced(done: LowBitProgram, report: StorageReport) -> LowBitProgram:
-    """Return the same with another report."""
-    return replace(done, report=report)

@@ -120,7 +120,8 @@ class UniformGrid:
     learns = False
 
     def __init__(self, bits: int, buckets: Buckets | None = None, *, keep_zeros: bool = False) -> None:
-        self._largest = 2 ** check_bits(bits, 'bits') - 1
+        self._bits = check_bits(bits, 'bits')
+        self._largest = 2**self._bits - 1
         self._buckets = buckets
         self._keep_zeros = keep_zeros
 
@@ -133,6 +134,19 @@ class UniformGrid:
     def backward(self, e: Expressions, x: VarWrapper, y: VarWrapper, gradient: VarWrapper) -> VarWrapper:
         """Return the gradient."""
         return gradient
+
+    def values(self, array: npt.NDArray[Any], scope: Any = None) -> Floats:
+        """Return :func:`uniform_values` of a weight."""
+        return uniform_values(array, self._bits, self._buckets, keep_zeros=self._keep_zeros)
+
+    def side_bits(self) -> int:
+        """Return the bits of the step and of the offset, or of the code of zero, of all buckets."""
+        count = self._buckets.count if self._buckets is not None else 1
+        return count * (32 + (self._bits if self._keep_zeros else 32))
+
+    def backward_to(self, gradient: npt.NDArray[Any], array: npt.NDArray[Any], scope: Any) -> dict[str, Floats]:
+        """Return the gradient of the weight."""
+        return {'': gradient}
 
     def _values(self, e: Expressions, x: VarWrapper) -> VarWrapper:
         own = self._buckets if self._buckets is not None else Buckets(x.shape())

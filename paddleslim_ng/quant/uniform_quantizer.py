@@ -31,7 +31,7 @@ class UniformQuantizer:
         keep_zeros: whether zero is on the grid, so that zeros stay zero. None decides it for each weight: where at
             least one in twenty of its elements is zero when the quantizer is applied (a pruned weight), it is. The
             report says for which weights.
-        quantizable_op_type: types of operators; see :func:`~paddleslim_ng.quant.find_targets` for this and what follows.
+        quantizable_op_type: types of operators; see :func:`~paddleslim_ng.quant.find_targets` for this and the next.
         skip_tensor_list: operators that read one of these tensors stay in float.
         not_quant_pattern: operators with such a name stay in float.
 

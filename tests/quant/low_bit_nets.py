@@ -9,9 +9,9 @@ import paddle
 
 import paddleslim_ng as slim
 from paddleslim_ng.core import GraphWrapper, load_array
+from paddleslim_ng.quant.buckets import Buckets
 
 F = paddle.nn.functional
-WEIGHTS = ['conv2d_1.w_0', 'conv2d_2.w_0', 'linear_0.w_0']
 
 
 class Training:
@@ -66,3 +66,15 @@ class Training:
         """Return the losses of some steps."""
         run = slim.Executor().run
         return [float(run(self.main, self.batch(), [self.loss], scope=self.scope)[0]) for _ in range(steps)]
+
+    def weight_read_by(self, output: str) -> Any:
+        """Return what the layer with this output reads as its weight."""
+        op = GraphWrapper(self.main).var(output).inputs()[0]
+        slot = next(slot for slot in ('Filter', 'Y') if op.inputs(slot))
+        return op.inputs(slot)[0].raw
+
+
+def members(buckets: Buckets, array: Any) -> list[Any]:
+    """Return the distinct values of each bucket, without what fills it up."""
+    owner = buckets.from_rows(np.repeat(np.arange(buckets.count)[:, None], buckets.rows(array).shape[1], 1))
+    return [np.unique(array[owner == bucket]) for bucket in range(buckets.count)]
