@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.deploy.engine_row import EngineRow
 from paddleslim_ng.deploy.engines import ENGINES
 from paddleslim_ng.deploy.interpreters import LiteInterpreter, find_interpreter
 from paddleslim_ng.deploy.legalize import PASSES, LegalizePass, legalize
@@ -14,7 +15,6 @@ from paddleslim_ng.deploy.measure import Measurement, measure
 from paddleslim_ng.deploy.nb import Kernel, NbFile, read_nb
 from paddleslim_ng.deploy.onnx import OnnxModel, to_onnx
 from paddleslim_ng.deploy.onnx_parity import Parity
-from paddleslim_ng.deploy.verdict import EngineRow
 from paddleslim_ng.deploy.verification import Figures, Verification
 from paddleslim_ng.deploy.verify import verify
 from paddleslim_ng.runtime.inference_model import load_inference_model, save_inference_model

@@ -20,6 +20,7 @@ class Engine:
         onednn: Paddle Inference uses the oneDNN kernels.
         precision: of Paddle Inference's kernels.
         needs_pdmodel: a ``.json`` model is translated first.
+        in_float: the engine that does the same with float models.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Engine:
     onednn: bool = True
     precision: str = 'fp32'
     needs_pdmodel: bool = False
+    in_float: str | None = None
 
 
 _ROWS = (
@@ -35,7 +37,7 @@ _ROWS = (
     Engine('onednn', 'Paddle Inference with oneDNN'),
     Engine('bf16', 'Paddle Inference bf16', precision='bf16'),
     # On a .json, Paddle 3.3 accepts the setting and computes in float all the same.
-    Engine('int8', 'Paddle Inference int8', precision='int8', needs_pdmodel=True),
+    Engine('int8', 'Paddle Inference int8', precision='int8', needs_pdmodel=True, in_float='onednn'),
     Engine('lite_x86', 'Lite x86', runtime='lite', needs_pdmodel=True),
     Engine('lite_arm', 'Lite Arm', runtime='lite', needs_pdmodel=True),
 )

@@ -119,11 +119,15 @@ def _flatten_biases(graph: GraphWrapper) -> int:
     return flatten_biases(graph).additions
 
 
-def _rename_products(graph: GraphWrapper) -> int:
+def _rename_quantized_products(graph: GraphWrapper) -> int:
     """Turn a quantized ``matmul_v2`` by a matrix of weights into the ``mul`` that has int8 kernels everywhere."""
+    return _rename_products(graph, lambda op: any('quantize' in maker.type() for maker in op.inputs('X')[0].inputs()))
+
+
+def _rename_products(graph: GraphWrapper, wanted: Callable[[OpWrapper], bool]) -> int:
     changed = 0
     for op in graph.ops():
-        if op.type() == 'matmul_v2' and _is_quantized_product(op):
+        if op.type() == 'matmul_v2' and _is_product_by_weights(op) and wanted(op):
             rank = len(op.inputs('X')[0].shape())
             for name in ('trans_x', 'trans_y'):
                 if op.raw.has_attr(name):
@@ -135,12 +139,10 @@ def _rename_products(graph: GraphWrapper) -> int:
     return changed
 
 
-def _is_quantized_product(op: OpWrapper) -> bool:
+def _is_product_by_weights(op: OpWrapper) -> bool:
     x, y = op.inputs('X')[0], op.inputs('Y')[0]
-    quantized = any('quantize' in maker.type() for maker in x.inputs())
     return (
-        quantized
-        and len(x.shape()) >= 2
+        len(x.shape()) >= 2
         and len(y.shape()) == 2
         and not op.attr('trans_x')
         and not op.attr('trans_y')
@@ -193,17 +195,26 @@ PASSES: Final[tuple[LegalizePass, ...]] = (
         requires='a quantized matmul_v2 of activations by a rank-2 weight, neither transposed',
         ensures='it is a mul, which becomes an int8 fc',
         prevents='on x86 an fp32 kernel reads the int8 weights: NaN or constant outputs, without an error',
-        apply=_rename_products,
+        apply=_rename_quantized_products,
     ),
+)
+#: Run behind them where the converter is to store the weights of a float model as integers.
+STORED_PRODUCTS: Final = LegalizePass(
+    name='stored_products',
+    requires='a matmul_v2 of activations by a rank-2 weight, neither transposed, whose weights the converter will store',
+    ensures='it is a mul, which becomes an fc that turns the integers into floats again',
+    prevents='on x86 the kernel of matmul_v2 reads the integers as floats: NaN, without an error',
+    apply=lambda graph: _rename_products(graph, lambda op: True),
 )
 
 
-def legalize(program: Any, skip: Iterable[str] = ()) -> dict[str, int]:
+def legalize(program: Any, skip: Iterable[str] = (), *, stored: bool = False) -> dict[str, int]:
     """Rewrite a legacy inference program, in place, into one that Paddle Lite converts.
 
     Args:
         program: a legacy inference program.
         skip: names of passes to leave out.
+        stored: whether the converter is to store the weights of a float model as integers.
 
     Returns:
         ``{pass name: number of operators changed}``, of all passes that ran.
@@ -216,10 +227,11 @@ def legalize(program: Any, skip: Iterable[str] = ()) -> dict[str, int]:
         >>> legalize(program)
         {'empty_slots': 0, 'missing_outputs': 2, 'missing_attributes': 0, 'channel_biases': 5, 'quantized_products': 0}
     """
+    passes = (*PASSES, STORED_PRODUCTS) if stored else PASSES
     skipped = set(skip)
-    unknown = skipped.difference(item.name for item in PASSES)
+    unknown = skipped.difference(item.name for item in passes)
     if unknown:
-        raise ConfigError(f'no such pass: {sorted(unknown)}; known: {[item.name for item in PASSES]}')
+        raise ConfigError(f'no such pass: {sorted(unknown)}; known: {[item.name for item in passes]}')
     if GraphWrapper(program).ir != 'legacy':
         raise GraphError('legalize takes a legacy program: save the PIR program with format="pdmodel" first')
-    return {item.name: item.apply(GraphWrapper(program)) for item in PASSES if item.name not in skipped}
+    return {item.name: item.apply(GraphWrapper(program)) for item in passes if item.name not in skipped}

@@ -168,7 +168,7 @@ def _convert(
     _check_quantization(program, request)
     parameters = read_combined(legacy.parameters, _parameter_names(program))
     flattened = flatten_biases(GraphWrapper(program), parameters.__getitem__)
-    changes = legalize(program)
+    changes = legalize(program, stored=PRECISIONS[request.precision].storage is not None)
     changes['channel_biases'] += flattened.additions
     legal, weights = folder / 'legal.pdmodel', legacy.parameters
     legal.write_bytes(program.desc.serialize_to_string())

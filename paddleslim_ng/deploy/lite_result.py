@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from paddleslim_ng.core import GraphWrapper
+from paddleslim_ng.deploy.kernel_count import kernels_in_nb
 from paddleslim_ng.deploy.lite_options import PRECISIONS, TARGETS
 from paddleslim_ng.deploy.lite_sparsity import SparseLayer
 from paddleslim_ng.deploy.nb import Kernel, NbFile
+from paddleslim_ng.deploy.quantized_verdict import DEFECTS
 from paddleslim_ng.deploy.verification import Verification
 from paddleslim_ng.errors import DeployError
 
 __all__ = ['LiteModel', 'check_kernels', 'find_warnings']
 
-_HEAVY = frozenset({'conv2d', 'depthwise_conv2d', 'conv2d_transpose', 'fc', 'mul', 'matmul', 'matmul_v2'})
 _CONVOLUTIONS = frozenset({'conv2d', 'depthwise_conv2d'})
 _ROUND = 8
 
@@ -65,6 +66,10 @@ class LiteModel:
         return self.nb.opt_version
 
     @property
+    def _unexecuted(self) -> str:
+        return '' if self.nb.targets == ('x86',) else '; structure verified, not executed'
+
+    @property
     def report(self) -> str:
         """Everything, in lines."""
         rewritten = ', '.join(f'{name} {count}' for name, count in self.changes.items() if count) or 'nothing'
@@ -73,6 +78,7 @@ class LiteModel:
             f'size: {self.source_bytes} -> {self.file_bytes} bytes ({self.file_bytes / self.source_bytes:.3f})',
             f'legalized: {rewritten}',
             'kernels: ' + ', '.join(f'{count} x {name}' for name, count in self.nb.counts().items()),
+            *([f'{kernels_in_nb(self.nb)}{self._unexecuted}'] if self.precision == 'int8' else []),
             *map(str, self.sparse_layers),
             *([str(self.verification)] if self.verification is not None else []),
             *(f'warning: {text}' for text in self.warnings),
@@ -136,16 +142,17 @@ def find_warnings(
 
 def _int8_warnings(nb: NbFile, target: str) -> list[str]:
     found = []
-    heavy = [kernel for kernel in nb.kernels if kernel.op in _HEAVY]
-    floats = sorted({kernel.op for kernel in heavy if kernel.precision != 'int8'})
-    if floats:
-        count = sum(kernel.precision != 'int8' for kernel in heavy)
-        found.append(f'{count} of {len(heavy)} convolutions and products are not int8: {", ".join(floats)}')
+    count = kernels_in_nb(nb)
+    if count.floats:
+        kinds = ', '.join(sorted(count.floats))
+        found.append(f'{count.total - count.int8} of {count.total} convolutions and products are not int8: {kinds}')
     if target == 'x86':
         found.append(
             'the int8 kernels of Paddle Lite on x86 are slower than its fp32 and less exact than the simulation; on '
             'narrow layers predictors of one file have disagreed. For int8 on x86 use Paddle Inference'
         )
+        if count.int8_products:
+            found.append(f'{count.int8_products} x int8 fc: {DEFECTS["lite_x86"]}')
     return found
 
 

@@ -13,10 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paddleslim_ng.deploy.engine_row import EngineRow
 from paddleslim_ng.deploy.engines import ENGINES, Engine, cpu_flags, obstacle, remark
-from paddleslim_ng.deploy.measured_processes import Cell, Job, Source, start_processes
+from paddleslim_ng.deploy.kernel_count import KernelCount
+from paddleslim_ng.deploy.measured_processes import (
+    INTEGER_ENGINES,
+    Cell,
+    Job,
+    Source,
+    integer_kernels,
+    start_processes,
+)
 from paddleslim_ng.deploy.model_source import saved_files
-from paddleslim_ng.deploy.verdict import EngineRow, table, verdict
+from paddleslim_ng.deploy.verdict import table, verdict
+from paddleslim_ng.deploy.verification import compare_outputs
 from paddleslim_ng.errors import ConfigError, DeployError, nearest_names
 from paddleslim_ng.runtime.latency import Latency, feed_process, take_turns
 from paddleslim_ng.runtime.worker_process import WorkerProcess
@@ -169,10 +179,21 @@ def _rows(sources: Sequence[Source], engines: Sequence[Engine], job: Job, repeat
         times = take_turns(processes, repeats, warmup)
         rows: list[EngineRow] = []
         first: dict[str, list[npt.NDArray[Any]]] = {}
-        for cell, (source, _) in cells.items():
-            row = EngineRow(*cell, quantized=source.quantized, note=notes[cell])
-            rows.append(_filled(row, processes[cell], times[cell], first) if cell in processes else row)
+        for cell, (source, engine) in cells.items():
+            row = _with_kernels(EngineRow(*cell, quantized=source.quantized, note=notes[cell]), source, engine, job)
+            row = _filled(row, processes[cell], times[cell], first) if cell in processes else row
+            rows.append(row)
         return rows
+
+
+def _with_kernels(row: EngineRow, source: Source, engine: Engine, job: Job) -> EngineRow:
+    """Return a row with the kernels of a quantized model, or with the reason why they are not known."""
+    if not source.quantized or row.engine not in INTEGER_ENGINES:
+        return row
+    found = integer_kernels(source, engine, job)
+    if isinstance(found, KernelCount):
+        return replace(row, kernels=found)
+    return replace(row, note='; '.join(filter(None, dict.fromkeys([row.note, _one_line(found)]))))
 
 
 def _filled(
@@ -191,12 +212,20 @@ def _filled(
         return replace(row, note=_one_line(error))
     difference = _difference(first[row.model], outputs) if row.model in first else None
     first.setdefault(row.model, outputs)
-    return replace(row, latency=latency, memory_mb=memory / 1e6, difference=difference)
+    original = next(iter(first.values()))
+    distance = compare_outputs(original, [outputs]) if row.quantized and _alike(original, outputs) else None
+    if row.model == next(iter(first)):
+        distance = None
+    return replace(row, latency=latency, memory_mb=memory / 1e6, difference=difference, distance=distance)
+
+
+def _alike(first: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]) -> bool:
+    return [array.shape for array in first] == [array.shape for array in outputs]
 
 
 def _difference(first: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]) -> float:
     """Return the largest difference as a fraction of the scale; infinite where the shapes differ or it is no number."""
-    if [array.shape for array in first] != [array.shape for array in outputs]:
+    if not _alike(first, outputs):
         return float('inf')
     largest = 0.0
     for one, other in zip(first, outputs):

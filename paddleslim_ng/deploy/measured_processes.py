@@ -7,20 +7,26 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 
 from paddleslim_ng.deploy.engines import Engine
+from paddleslim_ng.deploy.kernel_count import KernelCount, count_heavy, kernels_in_nb, kernels_of_inference
 from paddleslim_ng.deploy.lite_process import LiteProcess
 from paddleslim_ng.deploy.model_source import ModelFiles, check_feeds, is_quantized
+from paddleslim_ng.deploy.nb import read_nb
 from paddleslim_ng.errors import DeployError, EquivalenceError, GraphError
 from paddleslim_ng.runtime.predictor_process import PredictorProcess
 from paddleslim_ng.runtime.worker_process import WorkerProcess
 
-__all__ = ['Cell', 'Job', 'Source', 'start_processes']
+__all__ = ['INTEGER_ENGINES', 'Cell', 'Job', 'Source', 'integer_kernels', 'start_processes']
 
 Cell = tuple[str, str]
+#: Engines that have kernels of integers.
+INTEGER_ENGINES: Final = ('int8', 'lite_x86', 'lite_arm')
+_LITE_TARGETS: Final = MappingProxyType({'lite_x86': 'x86', 'lite_arm': 'arm'})
 
 
 class Job(NamedTuple):
@@ -43,6 +49,7 @@ class Source:
         self.label = label
         self.files = files
         self._folder = folder
+        self._converted: dict[str, Path] = {}
         model = files.load()
         check_feeds(model, feeds)
         self.quantized = is_quantized(model.program)
@@ -52,15 +59,21 @@ class Source:
         """The model as a ``.pdmodel``."""
         return self.files.as_pdmodel(self._folder / 'pdmodel')
 
-    def nb(self, interpreter: str | os.PathLike[str] | None) -> Path:
-        """Convert the model for Paddle Lite on x86; a quantized one gets int8 kernels."""
+    def nb(self, target: str, interpreter: str | os.PathLike[str] | None) -> Path:
+        """Convert the model for Paddle Lite, once for each target; a quantized one gets int8 kernels.
+
+        Raises:
+            DeployError: no Paddle Lite, or it cannot convert the model.
+        """
         from paddleslim_ng.deploy.lite import to_lite
 
-        precision = 'int8' if self.quantized else 'fp32'
-        converted = to_lite(
-            self.pdmodel.load(), self._folder / 'x86', 'x86', precision, interpreter=interpreter, check=False
-        )
-        return converted.file
+        if target not in self._converted:
+            precision = 'int8' if self.quantized else 'fp32'
+            converted = to_lite(
+                self.pdmodel.load(), self._folder / target, target, precision, interpreter=interpreter, check=False
+            )
+            self._converted[target] = converted.file
+        return self._converted[target]
 
 
 def start_processes(
@@ -80,7 +93,7 @@ def _prepare(source: Source, engine: Engine, job: Job) -> Any:
     """Return the file or files that an engine loads, or the error that keeps them from being made."""
     try:
         if engine.runtime == 'lite':
-            return source.nb(job.interpreter)
+            return source.nb(_LITE_TARGETS[engine.name], job.interpreter)
         return source.pdmodel if engine.needs_pdmodel else source.files
     except (DeployError, GraphError, EquivalenceError) as error:
         return error
@@ -102,3 +115,25 @@ def _open(engine: Engine, files: Any, job: Job) -> Any:
     except DeployError as error:
         return error
     return files
+
+
+def integer_kernels(source: Source, engine: Engine, job: Job) -> KernelCount | DeployError | GraphError:
+    """Count the kernels of integers that a quantized model gets on one of :data:`INTEGER_ENGINES`.
+
+    For Paddle Lite it is converted, also for devices that this machine is not; Paddle Inference runs it once, in a
+    process of its own.
+    """
+    try:
+        if engine.runtime == 'lite':
+            return kernels_in_nb(read_nb(source.nb(_LITE_TARGETS[engine.name], job.interpreter)))
+        files = source.pdmodel
+        return kernels_of_inference(
+            files.program,
+            files.parameters,
+            job.feeds,
+            count_heavy(files.load().program),
+            precision=engine.precision,
+            timeout=job.timeout,
+        )
+    except (DeployError, GraphError) as error:
+        return error

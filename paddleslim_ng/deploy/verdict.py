@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paddleslim_ng.deploy.engine_row import EngineRow, counterpart
 from paddleslim_ng.deploy.engines import ENGINES
+from paddleslim_ng.deploy.quantized_verdict import about_quantization
 from paddleslim_ng.runtime.latency import Latency
 
 __all__ = ['MARGIN', 'Comparison', 'EngineRow', 'compare', 'table', 'verdict']
@@ -20,35 +22,6 @@ _NOTABLE_DIFFERENCE = 0.02
 _OTHER_COMPUTATION = 0.25
 #: Fraction of interrupted runs from which a machine is called busy.
 _BUSY = 0.25
-
-
-@dataclass(frozen=True)
-class EngineRow:
-    """One model on one engine.
-
-    Attributes:
-        model: label of the model.
-        engine: name of the engine, of :data:`paddleslim_ng.deploy.engines.ENGINES`.
-        latency: of one run; None where the engine did not run the model.
-        memory_mb: peak resident megabytes (10^6 bytes) beyond interpreter and libraries.
-        difference: largest difference from the outputs of the first engine that ran this model, as a fraction of their
-            largest absolute value.
-        quantized: the model has quantization operators.
-        note: why it did not run, or what to know about the figures.
-    """
-
-    model: str
-    engine: str
-    latency: Latency | None = None
-    memory_mb: float | None = None
-    difference: float | None = None
-    quantized: bool = False
-    note: str = ''
-
-    @property
-    def title(self) -> str:
-        """The engine's name in sentences."""
-        return ENGINES[self.engine].title
 
 
 @dataclass(frozen=True)
@@ -87,9 +60,12 @@ def compare(before: Latency, after: Latency) -> Comparison:
 
 
 def table(rows: Sequence[EngineRow], baseline: str | None = None) -> str:
-    """Return the figures as text, one line per row, with the speed relative to ``baseline`` on the same engine."""
+    """Return the figures as text, one line per row, with the speed relative to ``baseline``.
+
+    That is the speed on the same engine, or for int8, where that has none, on oneDNN in float.
+    """
     head = ['model', 'engine', 'median ms', 'p10', 'p90', 'memory MB', 'speed', 'difference', 'note']
-    cells = [head, *(_cells(row, _measured(rows, baseline, row.engine)) for row in rows)]
+    cells = [head, *(_cells(row, counterpart(rows, baseline, row.engine)) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     lines = []
     for line in cells:
@@ -125,6 +101,7 @@ def verdict(rows: Sequence[EngineRow], baseline: str | None = None) -> list[str]
     others = list(dict.fromkeys(row.model for row in rows if row.model != baseline))
     sentences = [] if baseline is None else [text for label in others for text in _beside(rows, baseline, label)]
     sentences += _advice(rows, baseline)
+    sentences += about_quantization(rows, baseline)
     sentences += _caveats(rows)
     return [*sentences, *_not_run(rows)]
 
@@ -132,8 +109,9 @@ def verdict(rows: Sequence[EngineRow], baseline: str | None = None) -> list[str]
 def _beside(rows: Sequence[EngineRow], baseline: str, label: str) -> list[str]:
     """Compare one model with the original: engine by engine, and each at its best."""
     sentences = []
+    said = []
     for row in rows:
-        base = _measured(rows, baseline, row.engine)
+        base = counterpart(rows, baseline, row.engine)
         if row.model != label or row.latency is None or base is None or base.latency is None:
             continue
         comparison = compare(base.latency, row.latency)
@@ -142,10 +120,11 @@ def _beside(rows: Sequence[EngineRow], baseline: str, label: str) -> list[str]:
         if row.engine == 'lite_x86' and row.quantized and not base.quantized and comparison.outcome != 'faster':
             advice = '; keep fp32 there'
         sentences.append(f'{label} on {row.title}: {_against(comparison, baseline)}{_pair(row, base)}{advice}')
+        said.append((row, base))
     best, base = _fastest(rows, label), _fastest(rows, baseline)
-    if best is None or base is None:
+    if best is None or base is None or (best, base) in said:
         return sentences
-    if best.engine != base.engine and best.latency is not None and base.latency is not None:
+    if best.latency is not None and base.latency is not None:
         comparison = compare(base.latency, best.latency)
         sentences.append(
             f'each at its best, {label} on {best.title} and {baseline} on {base.title}: '
@@ -161,7 +140,8 @@ def _against(comparison: Comparison, baseline: str) -> str:
 def _pair(row: EngineRow, base: EngineRow) -> str:
     if row.latency is None or base.latency is None:
         return ''
-    return f' ({_ms(row.latency.median)} ms against {_ms(base.latency.median)} ms)'
+    where = f' on {base.title}' if (row.engine, base.engine) == ('int8', ENGINES['int8'].in_float) else ''
+    return f' ({_ms(row.latency.median)} ms against {_ms(base.latency.median)} ms{where})'
 
 
 def _advice(rows: Sequence[EngineRow], baseline: str | None) -> list[str]:
@@ -223,10 +203,6 @@ def _not_run(rows: Sequence[EngineRow]) -> list[str]:
         if row.latency is None:
             reasons.setdefault((row.title, row.note), []).append(row.model)
     return [f'not executed: {", ".join(models)} on {title}: {note}' for (title, note), models in reasons.items()]
-
-
-def _measured(rows: Sequence[EngineRow], model: str | None, engine: str) -> EngineRow | None:
-    return next((row for row in rows if row.model == model and row.engine == engine and row.latency is not None), None)
 
 
 def _fastest(rows: Sequence[EngineRow], model: str | None = None) -> EngineRow | None:

@@ -11,6 +11,7 @@ from paddleslim_ng.runtime.worker_process import WorkerProcess, worker_environme
 __all__ = ['PredictorProcess']
 
 _WORKER = 'paddleslim_ng.runtime.latency_worker'
+_VERBOSE = {'ONEDNN_VERBOSE': '1', 'DNNL_VERBOSE': '1'}
 
 
 class PredictorProcess(WorkerProcess):
@@ -23,6 +24,7 @@ class PredictorProcess(WorkerProcess):
         onednn: use the oneDNN kernels.
         precision: ``'fp32'``, ``'bf16'`` or ``'int8'``; see :func:`paddleslim_ng.runtime.predictor.cpu_predictor`.
         timeout: seconds that any single command may take.
+        verbose: let oneDNN name every kernel that it runs, in :meth:`log`; slower.
 
     Raises:
         DeployError: Paddle Inference cannot load the model; later also when it fails or crashes.
@@ -37,11 +39,12 @@ class PredictorProcess(WorkerProcess):
         onednn: bool = True,
         precision: str = 'fp32',
         timeout: float = 120.0,
+        verbose: bool = False,
     ) -> None:
         program, parameters = Path(program_file).resolve(), Path(parameter_file).resolve()
         super().__init__(
             [sys.executable, '-m', _WORKER],
-            worker_environment(threads),
+            {**worker_environment(threads), **(_VERBOSE if verbose else {})},
             runtime='Paddle Inference',
             model=program.name,
             timeout=timeout,

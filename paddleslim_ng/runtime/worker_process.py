@@ -123,6 +123,10 @@ class WorkerProcess:
         """Return the largest resident size of the process so far."""
         return int(self.ask('memory')['peak_bytes'])
 
+    def log(self) -> str:
+        """Return what the process has written to stderr, and its libraries to stdout, so far."""
+        return Path(self._folder.name, 'stderr').read_text('utf-8', 'replace')
+
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send one command and return the answer.
 
@@ -164,8 +168,7 @@ class WorkerProcess:
         if self._log.closed:
             return DeployError(f'{self._runtime} was asked for {do!r} on {self._model} after it had been closed')
         code = self._process.wait()
-        words = Path(self._folder.name, 'stderr').read_text('utf-8', 'replace')
-        return DeployError(f'{self._runtime} died at {do!r} on {self._model}: {cause_of_death(code, words)}')
+        return DeployError(f'{self._runtime} died at {do!r} on {self._model}: {cause_of_death(code, self.log())}')
 
     def close(self) -> None:
         """End the process; may be called again."""

@@ -15,6 +15,7 @@ import pytest
 import paddleslim_ng as slim
 from paddleslim_ng.deploy import measure as package_measure
 from paddleslim_ng.deploy.engines import ENGINES
+from paddleslim_ng.deploy.kernel_count import KernelCount, count_heavy, kernels_of_inference
 from paddleslim_ng.deploy.measure import measure
 from paddleslim_ng.errors import ConfigError, DataError, DeployError
 from paddleslim_ng.models import layers
@@ -80,6 +81,11 @@ def test_every_engine_has_a_row(folder: Path) -> None:
     assert 'not quantized' in found.row('original', 'int8').note
     assert 'measure on the device' in found.row('original', 'lite_arm').note
     assert 'simulates' in found.row('model', 'onednn').note
+    kernels = {row.engine: row.kernels for row in found.rows if row.model == 'model' and row.kernels is not None}
+    assert kernels == dict.fromkeys(('int8', 'lite_x86', 'lite_arm'), KernelCount(3, 3, 1))
+    assert all(row.kernels is None and row.distance is None for row in found.rows if row.model == 'original')
+    simulated = found.row('model', 'plain').distance
+    assert simulated is not None and 0 < simulated.relative_difference < 0.1
     assert str(found).startswith('model') and all(sentence in str(found) for sentence in found.verdict)
     assert json.loads(json.dumps(found.as_dict()))['rows'][0]['latency']['repeats'] >= 1
     with pytest.raises(KeyError):
@@ -101,6 +107,16 @@ def test_programs_and_loaded_models(folder: Path) -> None:
     )
     assert program.baseline is None and [row.model for row in program.rows] == ['model', 'model']
     assert program.row('model', 'onednn').latency is not None
+
+
+def test_kernels_that_are_not_of_integers_are_counted(folder: Path) -> None:
+    files = slim.runtime.inference_model.model_files(folder / 'int8' / 'net')
+    heavy = count_heavy(slim.runtime.load_inference_model(folder / 'int8' / 'net', paddle.static.Scope()).program)
+    assert heavy == 3
+    float_kernels = kernels_of_inference(*files, net().images, heavy, precision='fp32')
+    assert (float_kernels.int8, float_kernels.total, sum(float_kernels.floats.values())) == (0, 3, 3)
+    missing = kernels_of_inference(*files, net().images, 5)
+    assert (missing.int8, missing.total) == (3, 5) and 'not: 2 x kernels that oneDNN' in str(missing)
 
 
 def test_without_paddle_lite_the_row_says_so(folder: Path, tmp_path: Path) -> None:

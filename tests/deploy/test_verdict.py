@@ -6,8 +6,11 @@ import re
 
 import pytest
 
+from paddleslim_ng.deploy.engine_row import EngineRow
 from paddleslim_ng.deploy.engines import ENGINES, obstacle, remark
-from paddleslim_ng.deploy.verdict import EngineRow, compare, table, verdict
+from paddleslim_ng.deploy.kernel_count import KernelCount
+from paddleslim_ng.deploy.verdict import compare, table, verdict
+from paddleslim_ng.deploy.verification import Figures
 from paddleslim_ng.runtime import Latency
 
 ARM = 'code for Arm cannot be executed on this machine; measure on the device'
@@ -85,9 +88,9 @@ def int8_rows(lite: float) -> list[EngineRow]:
 def test_int8_is_taken_from_paddle_inference_and_not_from_lite_x86() -> None:
     assert verdict(int8_rows(29.4), 'original') == [
         'int8 on Paddle Inference with oneDNN: 4.65x slower than original (60.0 ms against 12.9 ms)',
+        'int8 on Paddle Inference int8: 3.07x faster than original (4.200 ms against 12.9 ms on Paddle Inference with '
+        'oneDNN)',
         'int8 on Lite x86: 2.23x slower than original (29.4 ms against 13.2 ms); keep fp32 there',
-        'each at its best, int8 on Paddle Inference int8 and original on Paddle Inference with oneDNN: int8 is 3.07x '
-        'faster than original (4.200 ms against 12.9 ms)',
         'fastest: int8 on Paddle Inference int8, 3.07x faster than original at its best',
         'not executed: original on Paddle Inference int8: the model is not quantized',
         f'not executed: original, int8 on Lite Arm: {ARM}',
@@ -155,7 +158,40 @@ def test_table() -> None:
     assert len(lines) == 8
     assert re.search(r'int8 +lite_x86 +29\.4 +28\.8 +30\.0 +- +0\.45x', text)
     assert lines[1].endswith('the model is not quantized')
-    assert re.search(r'int8 +int8 +4\.200 +4\.116 +4\.284 +- +- +4\.0e-03', text)
+    assert re.search(r'int8 +int8 +4\.200 +4\.116 +4\.284 +- +3\.07x +4\.0e-03', text)
+
+
+def distance(difference: float, top1: float) -> Figures:
+    return Figures(1, True, False, 0.0, 0.0, difference, difference, top1)
+
+
+def test_quantized_models_are_said_to_have_kernels_distances_and_the_defects_of_runtimes() -> None:
+    mixed = KernelCount(27, 28, 0, {'fc': 1})
+    rows = [
+        row('original', 'plain', 30.0),
+        row('original', 'onednn', 12.9),
+        row('int8', 'plain', 70.0, quantized=True, distance=distance(0.03, 1.0)),
+        row('int8', 'onednn', 60.0, quantized=True, distance=distance(0.03, 1.0)),
+        row(
+            'int8', 'int8', 4.2, quantized=True, kernels=KernelCount(27, 28, 0, {'fc': 1}), distance=distance(0.04, 0.5)
+        ),
+        row('int8', 'lite_x86', 29.4, quantized=True, kernels=KernelCount(28, 28, 1), distance=distance(0.7, 0.25)),
+        row('int8', 'lite_arm', None, quantized=True, kernels=KernelCount(28, 28, 1), note=ARM),
+    ]
+    found = verdict(rows, 'original')
+    for sentence in (
+        'int8 on Paddle Inference int8: 27 of 28 convolutions and products are int8 kernels (not: 1 x fc)',
+        'int8 on Lite x86: 28 of 28 convolutions and products are int8 kernels',
+        'int8 on Lite Arm: 28 of 28 convolutions and products are int8 kernels; structure verified, not executed',
+        'outputs of int8 differ from those of original on these inputs by 3.0% of their scale, simulated in float '
+        '(top-1 agreement 100.0%), 4.0% of their scale, Paddle Inference int8 (top-1 agreement 50.0%), 70.0% of their '
+        'scale, Lite x86 (top-1 agreement 25.0%)',
+    ):
+        assert sentence in found
+    defects = [text for text in found if ' x int8 fc: ' in text]
+    # No product is int8 on Paddle Inference, and an Arm file is not executed.
+    assert len(defects) == 1 and defects[0].startswith('int8 on Lite x86 has 1 x int8 fc: ') and 'bias' in defects[0]
+    assert not any('kernels' in text or ' x int8 fc: ' in text for text in verdict(rows[:2], 'original'))
 
 
 NATIVE = ('avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512_bf16', 'avx512_vnni')
