@@ -33,7 +33,7 @@ from paddleslim_ng.runtime.feeds import synthesize_feeds
 from paddleslim_ng.runtime.inference_model import save_inference_model
 from paddleslim_ng.runtime.model_loading import InferenceModel, load_inference_model, model_in_ir
 
-__all__ = ['ExportedModel', 'export_quantized']
+__all__ = ['ExportedModel', 'export_quantized', 'quantized_part']
 
 Arrays = dict[str, npt.NDArray[Any]]
 _IMAGES = 4
@@ -181,6 +181,27 @@ def _part_of(
         {name: reason for name, reason in spec.skipped.items() if part.has_var(name)},
     )
     return _Part(model, here, left_out)
+
+
+def quantized_part(model: InferenceModel, spec: QuantizationSpec, format: str) -> tuple[InferenceModel, InferenceModel]:
+    """Return the float program that :func:`export_quantized` would export, and the quantized one that it would save.
+
+    Args:
+        model: the float model.
+        spec: what is quantized.
+        format: one of :data:`FORMATS`.
+
+    Returns:
+        Both models; tensors have the same names, and those of the quantized one the IR of the format.
+
+    Raises:
+        ConfigError: an unknown format, or one that cannot hold ``spec``.
+        GraphError: ``spec`` does not fit the program.
+        UnsupportedOpError: operators that cannot be translated from PIR.
+    """
+    form = check_format(format, spec)
+    part = _part_of(model.program, spec, list(model.feeds), model.fetches, model.scope)
+    return part.model, _rewritten(part, form)[0]
 
 
 def _rewritten(part: _Part, form: QuantizedFormat) -> tuple[InferenceModel, Arrays]:

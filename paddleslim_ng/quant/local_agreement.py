@@ -7,7 +7,7 @@ programs, from the grid that integers stand for, where no last bit decides anyth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +20,20 @@ from paddleslim_ng.quant.quantizers import fake_quantize
 from paddleslim_ng.quant.spec import QuantizationSpec
 from paddleslim_ng.runtime.model_loading import InferenceModel
 
-__all__ = ['check_operators']
+__all__ = ['Step', 'check_operators', 'independent_groups']
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _TOLERANCE = 1e-4
 
 
-class _Operator(NamedTuple):
+class Step(NamedTuple):
+    """A part of a program that is run alone.
+
+    Attributes:
+        output: name of the tensor that it makes.
+        inputs: names of the tensors that it reads.
+    """
+
     output: str
     inputs: tuple[str, ...]
 
@@ -60,23 +67,27 @@ def check_operators(
     return worst
 
 
-def _groups(part: GraphWrapper, spec: QuantizationSpec) -> Iterator[list[_Operator]]:
-    """Yield groups of operators none of which reads what another one of the same group makes."""
-    pending = [
-        _Operator(output, tuple(var.name() for var in operator_of(part, output).all_inputs() if not var.persistable()))
+def _groups(part: GraphWrapper, spec: QuantizationSpec) -> Iterator[list[Step]]:
+    return independent_groups(
+        Step(output, tuple(var.name() for var in operator_of(part, output).all_inputs() if not var.persistable()))
         for output in spec.operators
-    ]
+    )
+
+
+def independent_groups(steps: Iterable[Step]) -> Iterator[list[Step]]:
+    """Yield groups of steps none of which reads what another one of the same group makes; one run serves a group."""
+    pending = list(steps)
     while pending:
-        group: list[_Operator] = []
+        group: list[Step] = []
         read: set[str] = set()
         made: set[str] = set()
-        for operator in pending:
-            if operator.output not in read and not made.intersection(operator.inputs):
-                group.append(operator)
-                read.update(operator.inputs)
-                made.add(operator.output)
+        for step in pending:
+            if step.output not in read and not made.intersection(step.inputs):
+                group.append(step)
+                read.update(step.inputs)
+                made.add(step.output)
         yield group
-        pending = [operator for operator in pending if operator.output not in made]
+        pending = [step for step in pending if step.output not in made]
 
 
 def _on_grid(model: InferenceModel, names: list[str], feed: Arrays, spec: QuantizationSpec) -> dict[str, Any]:
