@@ -162,11 +162,7 @@ class JobCheckpoints:
         self._store({**found.tensors, **job['beside']})
         for name, strategy in self._strategies.items():
             strategy.load_state_dict(job['strategies'][name]['state'])
-        entries = unpack_journal(job['journal'])
-        context.replay(entries, self._strategies)
-        for name, strategy in self._strategies.items():
-            if not any(entry.strategy == name for entry in entries):
-                strategy.restore_from_checkpoint(context)
+        context.replay(unpack_journal(job['journal']), self._strategies)
         self._checkpoints = self._build()
         restored = self._checkpoints.restore()
         if restored is None:
@@ -174,6 +170,9 @@ class JobCheckpoints:
         self._store(job['beside'])
         self._serial = restored.step
         position = Position(int(restored.position['epoch']), int(restored.position['batch']))
+        context.epoch_id, context.batch_id = position
+        for strategy in self._strategies.values():
+            strategy.on_restored(context)
         _LOG.info('going on from %s, epoch %d after %d batches', self._folder, position.epoch, position.batch)
         return position
 

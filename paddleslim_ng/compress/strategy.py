@@ -35,8 +35,8 @@ class Strategy:
     A strategy changes programs through the context alone, which keeps a journal of it. A job that goes on from a
     checkpoint calls, before anything else, :meth:`load_state_dict` of each strategy and then
     :meth:`restore_from_checkpoint`, for every entry of the journal in its order, which makes the same change to the
-    programs again; every tensor of the scope is then put back as it was. ``on_compression_begin`` is not called again,
-    nor is ``on_epoch_begin`` in the midst of an epoch.
+    programs again; every tensor of the scope is then put back as it was, and :meth:`on_restored` is called.
+    ``on_compression_begin`` is not called again, nor is ``on_epoch_begin`` in the midst of an epoch.
 
     Args:
         start_epoch: first epoch, counted from 0, in which the strategy acts.
@@ -95,9 +95,14 @@ class Strategy:
     def restore_from_checkpoint(self, context: Context) -> None:
         """Make a change to the programs again that the journal holds: ``context.replayed`` is its entry.
 
-        Called once for each entry of this strategy; where it has none, once with ``context.replayed`` None, so that
-        objects which live in this process can be made. The scope already holds the tensors of the checkpoint, in their
-        final shapes, and gets them once more after the last entry.
+        Called for each entry of this strategy, in the order of the journal. The scope already holds the tensors of the
+        checkpoint, in their final shapes, and gets them once more after the last entry.
+        """
+
+    def on_restored(self, context: Context) -> None:
+        """Run when programs, scope and generators are those of the checkpoint, before the job goes on.
+
+        What lives in this process, such as a pruner that works on the programs, takes its state here.
         """
 
     def __repr__(self) -> str:

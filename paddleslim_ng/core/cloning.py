@@ -64,6 +64,7 @@ def forward_program(program: Any) -> Any:
         return copy
     graph = GraphWrapper(copy)
     remove_operators(graph, [op for op in graph.ops() if op.is_bwd_op() or op.is_opt_op()], parameters=False)
+    _forget_schedule(copy)
     return copy
 
 

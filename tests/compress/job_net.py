@@ -32,7 +32,7 @@ class JobNet:
             y = paddle.static.data('y', [-1, 1], 'int64')
             h = nn.Conv2D(2, 16, 3, padding=1, weight_attr=_named('conv1'), bias_attr=False)(x)
             h = F.relu(nn.BatchNorm2D(16)(h))
-            h = F.relu(nn.Conv2D(16, 16, 3, weight_attr=_named('conv2'))(h))
+            h = F.relu(nn.Conv2D(16, 16, 3, weight_attr=_named('conv2'), bias_attr=_named('bias'))(h))
             h = F.dropout(paddle.flatten(F.adaptive_avg_pool2d(h, 1), 1), 0.1)
             logits = nn.Linear(16, 4, weight_attr=_named('fc'))(h)
             self.loss = F.cross_entropy(logits, y)
@@ -88,7 +88,7 @@ def tensors(program: Any, scope: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def same(left: dict[str, npt.NDArray[Any]], right: dict[str, npt.NDArray[Any]]) -> None:
-    assert set(left) == set(right)
+    assert set(left) == set(right), set(left) ^ set(right)
     different = [name for name, value in left.items() if value.tobytes() != right[name].tobytes()]
     assert not different, different
 

@@ -1,3 +1,9 @@
 """The strategies that come with the package, a file each."""
 
 from __future__ import annotations
+
+from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
+from paddleslim_ng.compress.strategies.uniform_prune import UniformPruneStrategy
+from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
+
+__all__ = ['ChannelPruning', 'UniformPruneStrategy', 'UnstructuredPruneStrategy']
