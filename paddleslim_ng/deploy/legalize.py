@@ -201,7 +201,7 @@ PASSES: Final[tuple[LegalizePass, ...]] = (
 #: Run behind them where the converter is to store the weights of a float model as integers.
 STORED_PRODUCTS: Final = LegalizePass(
     name='stored_products',
-    requires='a matmul_v2 of activations by a rank-2 weight, neither transposed, whose weights the converter will store',
+    requires='a matmul_v2 of activations by a rank-2 weight that the converter will store, neither transposed',
     ensures='it is a mul, which becomes an fc that turns the integers into floats again',
     prevents='on x86 the kernel of matmul_v2 reads the integers as floats: NaN, without an error',
     apply=lambda graph: _rename_products(graph, lambda op: True),

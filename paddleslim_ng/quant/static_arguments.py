@@ -58,7 +58,7 @@ def one_source(batches: Any, samples: Any, loader: Any) -> tuple[Any, bool]:
 
 def file_prefix(folder: str | os.PathLike[str], program: str, parameters: str) -> Path:
     """Return the path without suffix that the files are written under."""
-    stem = program[: -len('.pdmodel')] if program.endswith('.pdmodel') else program
+    stem = next((program[: -len(end)] for end in ('.pdmodel', '.json') if program.endswith(end)), program)
     if parameters not in (stem, f'{stem}.pdiparams'):
         raise ConfigError(
             f'save_params_filename must be {stem + ".pdiparams"!r}, to go with {program!r}; not {parameters!r}'
