@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, clone_program, load_array
+from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, clone_program, load_array, store_array
+from paddleslim_ng.core.expressions import Expressions
+from paddleslim_ng.core.insertion import Insertion
+from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.quant.aware_records import Record, note, note_skipped
 from paddleslim_ng.quant.aware_targets import aware_targets
 from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
+from paddleslim_ng.quant.learned_quantizers import Learner
 from paddleslim_ng.quant.placement import operator_of
+from paddleslim_ng.quant.quantization_delay import DelayedQuantizer, QuantizationDelay
+from paddleslim_ng.quant.scale_optimizer import optimize_scales
 from paddleslim_ng.quant.scale_states import ScaleUse, check_scales, remember_scales, store_initial
 from paddleslim_ng.quant.straight_through import quantize_reads
 from paddleslim_ng.quant.targets import Targets
@@ -31,6 +38,7 @@ def quant_aware(
     scope: Any = None,
     for_test: bool = False,
     *,
+    optimizer_func: Callable[[], Any] | None = None,
     return_program: bool = True,
 ) -> Any:
     """Let a program train, or evaluate, with the rounding of integers simulated.
@@ -46,6 +54,9 @@ def quant_aware(
         scope: parameters; Paddle's global scope where None. It gets the scales.
         for_test: the program evaluates: operators of the backward pass and of the optimizer are dropped, and scales are
             only read. ``clone_program(quantized, for_test=True)`` of a quantized training program gives the same.
+        optimizer_func: returns the Paddle optimizer of learned scales, with a constant learning rate, for a program
+            that has been minimized; :func:`~paddleslim_ng.quant.scale_optimizer.default_optimizer` where None. Before
+            ``minimize`` it is not needed: the program's optimizer trains scales as it trains weights.
         return_program: accepted for PaddleSlim's users; a program is returned either way.
 
     Returns:
@@ -74,9 +85,12 @@ def quant_aware(
     targets = aware_targets(source, settings)
     graph = GraphWrapper(clone_program(source, for_test=for_test))
     quantizers = _insert(graph, targets, settings, scope, training=not for_test)
+    kept = _train_scales(graph, quantizers, optimizer_func, place)
     use = ScaleUse(list(targets.weights), [str(item.scale_name) for item in quantizers if item.count_name is not None])
     check_scales(scope, use, training=not for_test)
     store_initial(scope, quantizers, place, training=not for_test)
+    for name, value in kept.items():
+        store_array(scope, name, value, place)
     remember_scales(scope, use, training=not for_test)
     _report(targets)
     return graph.program
@@ -92,9 +106,12 @@ def _insert(
             readers.setdefault(name, []).append(op)
     weights = targets.weights
     made, notes = [], []
+    delay = QuantizationDelay(config.quant_delay) if training and config.quant_delay else None
     for name, ops in readers.items():
         x = graph.var(name)
         quantizer = _quantizer(x, weights.get(name), name in weights, config, scope, training)
+        if delay is not None:
+            quantizer = DelayedQuantizer(quantizer, delay)
         y = quantize_reads(graph, x, ops, quantizer)
         kind = 'weight' if name in weights else 'activation'
         notes.append(
@@ -105,7 +122,22 @@ def _insert(
     for maker, (_, record) in zip(makers, notes):
         note(maker, record)
     note_skipped(makers[0], targets.skipped)
+    if delay is not None:
+        delay.count(graph)
     return made
+
+
+def _train_scales(
+    graph: GraphWrapper, quantizers: list[AwareQuantizer], optimizer_func: Callable[[], Any] | None, place: Any
+) -> dict[str, Any]:
+    """Update what quantizers learn where the program has been minimized; return what the scope has to hold for that."""
+    e = Expressions(Insertion(graph, role='backward'))
+    gradients: dict[str, VarWrapper] = {}
+    with matching_ir(graph.program):
+        for quantizer in quantizers:
+            if isinstance(quantizer, Learner):
+                gradients.update(quantizer.parameter_gradients(e))
+    return optimize_scales(graph, gradients, optimizer_func, place) if gradients else {}
 
 
 def _record(name: str, kind: str, quantizer: AwareQuantizer) -> Record:
@@ -117,7 +149,7 @@ def _quantizer(
 ) -> AwareQuantizer:
     value = load_array(scope, x.name()) if is_weight else None
     bits = config.weight_bits if is_weight else config.activation_bits
-    request = QuantizerRequest(x.name(), x.shape(), bits, axis, training, value, config)
+    request = QuantizerRequest(x.name(), x.shape(), bits, axis, training, value, config, not x.raw.stop_gradient)
     if is_weight:
         return WEIGHT_QUANTIZERS[config.weight_quantize_type](request)
     return ACTIVATION_QUANTIZERS[config.activation_quantize_type](request)

@@ -17,6 +17,7 @@ Bits = Annotated[int, Field(ge=2, le=16)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Texts = Union[str, list[str]]
 MaybeTexts = Optional[list[str]]
+Thresholds = Optional[dict[str, Annotated[float, Field(ge=0)]]]
 _TENSORRT = ('conv2d', 'depthwise_conv2d', 'elementwise_add', 'leaky_relu', 'mul', 'pool2d')
 
 
@@ -37,6 +38,14 @@ class AwareConfig(BaseModel):
     dtype: Literal['int8'] = Field('int8', description='Type of the integers of up to 8 bits.')
     window_size: Annotated[int, Field(ge=1)] = Field(10000, description="Batches that 'range_abs_max' looks back at.")
     moving_rate: Rate = Field(0.9, description="What 'moving_average_abs_max' keeps of the past at every step.")
+    scale_trainable: bool = Field(False, description='Train the scales of the types above with the gradient of LSQ.')
+    activation_thresholds: Thresholds = Field(
+        None, description='By tensor, the largest magnitude that learned scales of activations start from.'
+    )
+    pact_decay: Annotated[float, Field(ge=0)] = Field(0.0001, description="Decay of the thresholds of 'pact'.")
+    quant_delay: Annotated[int, Field(ge=0, le=2**24)] = Field(
+        0, description='Number of training steps that are taken before anything is rounded; scales follow the data.'
+    )
     onnx_format: bool = Field(
         True, description='Let convert write quantize_linear operators rather than fake_quantize ones (legacy).'
     )

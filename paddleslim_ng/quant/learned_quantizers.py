@@ -11,13 +11,22 @@ gradient of ``x`` is that of ``y`` where nothing is cut off, ends included, and 
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.quant.learned_scales import LearnedScale
 
-__all__ = ['LSQQuantizer', 'LearnedQuantizer', 'PACTQuantizer']
+__all__ = ['LSQQuantizer', 'LearnedQuantizer', 'Learner', 'PACTQuantizer']
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A fake quantizer with parameters of its own."""
+
+    def parameter_gradients(self, e: Expressions) -> dict[str, VarWrapper]:
+        """Return the gradients of its parameters that ``backward`` has built, by name; none where it was not built."""
 
 
 class LearnedQuantizer:
