@@ -12,6 +12,7 @@ from paddleslim_ng.compress.configuration.act_training import training
 from paddleslim_ng.compress.configuration.configuration import SavedModel
 from paddleslim_ng.compress.configuration.document import Document
 from paddleslim_ng.compress.configuration.problems import ConfigurationError, KeyPath, Problem, Problems
+from paddleslim_ng.compress.configuration.registry import SECTIONS
 from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
 from paddleslim_ng.errors import nearest_names
 
@@ -101,7 +102,11 @@ def _check_names(document: Document, problems: Problems) -> None:
         elif name not in (*ACT_SECTIONS, 'version', 'include'):
             known = [section for section in ACT_SECTIONS if section not in _REFUSED]
             listed = nearest_names(name, known) or f'; known: {", ".join(known)}'
-            problems.add(place, (name,), f'unknown section beside those of PaddleSlim{listed}')
+            message = f'unknown section beside those of PaddleSlim{listed}'
+            if name in (*SECTIONS, 'compressor'):
+                first = next(section for section in document.data if section in ACT_SECTIONS)
+                message = f"cannot stand beside {first}: the sections of PaddleSlim's files make a file of their own"
+            problems.add(place, (name,), message)
 
 
 def _read_sections(document: Document, problems: Problems) -> dict[str, Any]:

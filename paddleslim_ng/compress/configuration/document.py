@@ -150,13 +150,13 @@ class _Construction:
         self.places.setdefault(path, self._place(node))
         self._count += 1
         if self._count > _MOST_VALUES:
-            raise self._error(node, path, f'aliases make more than {_MOST_VALUES} values of this file')
+            raise self._wrong(path[:1], f'aliases make more than {_MOST_VALUES} values of this file')
         if any(node is above for above in self._open):
-            raise self._error(node, path, 'an alias contains itself')
+            raise self._wrong(path, 'an alias contains itself')
         allowed = _SCALARS if isinstance(node, yaml.ScalarNode) else _COLLECTIONS
         if node.tag not in allowed:
             tag = node.tag.replace(_PREFIX, '!!')
-            raise self._error(node, path, f'the tag {tag} is not allowed: only plain values are read')
+            raise self._wrong(path, f'the tag {tag} is not allowed: only plain values are read')
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         self._open.append(node)
@@ -172,7 +172,7 @@ class _Construction:
             return self._scalars.construct_object(node)
         except (ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
             tag = node.tag.replace(_PREFIX, '!!')
-            raise self._error(node, path, f'{node.value!r} is no {tag} of YAML') from error
+            raise self._wrong(path, f'{node.value!r} is no {tag} of YAML') from error
 
     def _item(self, node: yaml.Node, path: KeyPath) -> Any:
         self.places[path] = self._place(node)
@@ -218,6 +218,9 @@ class _Construction:
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def _wrong(self, path: KeyPath, message: str) -> ConfigurationError:
+        return ConfigurationError.at(self.places[path], message, path)
 
     def _error(self, node: yaml.Node, path: KeyPath, message: str) -> ConfigurationError:
         return ConfigurationError.at(self._place(node), message, path)

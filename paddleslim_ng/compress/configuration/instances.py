@@ -9,7 +9,13 @@ from typing import Any
 from paddleslim_ng.compress.configuration.configuration import Instance, InstanceName, reference_of
 from paddleslim_ng.compress.configuration.document import Document
 from paddleslim_ng.compress.configuration.problems import KeyPath, Problem, Problems
-from paddleslim_ng.compress.configuration.registry import SECTIONS, PluginClass, Registry, import_target
+from paddleslim_ng.compress.configuration.registry import (
+    SECTIONS,
+    PluginClass,
+    Registry,
+    import_target,
+    split_target,
+)
 from paddleslim_ng.compress.configuration.signatures import accepts_text, options_of
 from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
 from paddleslim_ng.errors import ConfigError, nearest_names
@@ -35,7 +41,7 @@ class Instances:
         self._document, self._registry, self._problems = document, registry, problems
         self._homes: dict[str, list[str]] = {}
         self.found: dict[str, Instance] = {}
-        entries = list(self._entries())
+        entries = sorted(self._entries(), key=lambda entry: document.place_of(entry[:2]).line or 0)
         for section, name, _ in entries:
             self._homes.setdefault(name, []).append(section)
         for section, name, value in entries:
@@ -102,10 +108,11 @@ class Instances:
             self._note(here if _CLASS in value else path, said if _CLASS in value else f'{_CLASS} is missing')
             return
         place = self._document.place_of(path)
-        if _is_path(class_name):
-            self.found[name] = Instance(section, name, class_name, place, None, None)
-            return
         try:
+            if _is_path(class_name):
+                split_target(class_name)
+                self.found[name] = Instance(section, name, class_name, place, None, None)
+                return
             plugin = self._registry.find(section, class_name)
         except ConfigError as error:
             self._note((*path, _CLASS), str(error))

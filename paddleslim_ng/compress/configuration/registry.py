@@ -13,7 +13,7 @@ from paddleslim_ng.compress.configuration.builtin_classes import BUILTIN, PLANNE
 from paddleslim_ng.compress.configuration.signatures import options_of
 from paddleslim_ng.errors import ConfigError, nearest_names
 
-__all__ = ['SECTIONS', 'PluginClass', 'Registry', 'import_target']
+__all__ = ['SECTIONS', 'PluginClass', 'Registry', 'import_target', 'split_target']
 
 _Target = Union[str, Callable[..., Any]]
 _MaybeModel = Optional[type[BaseModel]]
@@ -121,15 +121,25 @@ class Registry:
         )
 
 
+def split_target(path: str) -> tuple[str, str]:
+    """Return the module and the name that a path of a class consists of.
+
+    Raises:
+        ConfigError: it is no such path.
+    """
+    module, mark, name = path.partition(':') if ':' in path else path.rpartition('.')
+    if not (mark and name.isidentifier() and all(part.isidentifier() for part in module.split('.'))):
+        raise ConfigError(f'{path!r} is no path of a class, such as my_package.my_module.MyClass')
+    return module, name
+
+
 def import_target(path: str) -> Callable[..., Any]:
     """Import a class by its path, ``package.module.Class`` or ``package.module:Class``.
 
     Raises:
         ConfigError: the module or the class does not exist, or the module raises an error.
     """
-    module, colon, name = path.partition(':') if ':' in path else path.rpartition('.')
-    if not (module and colon and name.isidentifier()):
-        raise ConfigError(f'{path!r} is no path of a class, such as my_package.my_module.MyClass')
+    module, name = split_target(path)
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
