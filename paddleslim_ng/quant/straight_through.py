@@ -57,7 +57,7 @@ class _Reader:
         self.places = [
             (slot, place) for slot in op.input_slots() for place, var in enumerate(op.inputs(slot)) if var is x
         ]
-        self.gradient_ops = op._graph.editor.grad_ops(op)
+        self.gradient_ops = _gradient_ops(op)
 
     def gradients(self) -> list[tuple[OpWrapper, VarWrapper]]:
         """Return the parts of the gradient with the operators that make them."""
@@ -145,7 +145,7 @@ def _check(graph: GraphWrapper, x: VarWrapper, readers: list[_Reader], quantizer
         _check_gradient_ops(x, reader, quantizer)
     own = {reader.op.idx() for reader in readers}
     makers = [op for op in (*x._consumers, *x._producers) if not op.is_bwd_op() and op.idx() not in own]
-    others = {op.idx() for maker in makers for op in graph.editor.grad_ops(maker)}
+    others = {op.idx() for maker in makers for op in _gradient_ops(maker)}
     kinds = {reader.op.type() for reader in readers}
     for op in x._consumers:
         copied = op.is_bwd_op() and (op.type() in kinds or op.type().endswith('_grad'))
@@ -176,6 +176,25 @@ def _check_gradient_ops(x: VarWrapper, reader: _Reader, quantizer: FakeQuantizer
             f'cannot learn the quantization of {x.name()!r} after minimize: the backward pass does not compute its '
             f'gradient in {reader.gradient_ops[0].type()}; quantize before minimize'
         )
+
+
+def _gradient_ops(op: OpWrapper) -> list[OpWrapper]:
+    """Return the gradient operators of an operator: by what they read of it, or by its result's gradient."""
+    found = op._graph.editor.grad_ops(op)
+    if found or op._graph.ir == 'legacy':
+        return found
+    gradients = [gradient for var in op.all_outputs() for gradient in _whole_gradient(var)]
+    return [reader for gradient in gradients for reader in gradient._consumers if reader.type() == f'{op.type()}_grad']
+
+
+def _whole_gradient(var: VarWrapper) -> list[VarWrapper]:
+    """Return the gradient of a PIR value, which may be a sum of those of its readers, or nothing."""
+    forward = [op for op in var._consumers if not (op.is_bwd_op() or op.is_opt_op())]
+    parts = [gradient for op in forward for _, gradient in _Reader(op, var).gradients()]
+    if len(parts) < 2:
+        return parts
+    sums = [op for op in parts[0]._consumers if op.type() in ('sum', 'elementwise_add')]
+    return [op.all_outputs()[0] for op in sums if all(part in op.all_inputs() for part in parts)]
 
 
 def _is_differentiated(var: VarWrapper) -> bool:

@@ -222,7 +222,7 @@ def test_a_schedule_and_adam() -> None:
     net = nets.build(optimizer=lambda: paddle.optimizer.Adam(schedule))
     train = quant_aware(net.program, CPU, scope=net.scope)
     sizes = []
-    for step in range(3):
+    for _ in range(3):
         before = net.state()
         net.steps(1, train)
         sizes.append(
