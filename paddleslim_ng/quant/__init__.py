@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.quant.aware import quant_aware
+from paddleslim_ng.quant.aware_export import FoldedQuantization, export_aware, fold_quantized
+from paddleslim_ng.quant.aware_spec import float_program, spec_of
+from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
 from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
 from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
 from paddleslim_ng.quant.blocks import Block, find_blocks, given_blocks
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
+from paddleslim_ng.quant.convert import convert
 from paddleslim_ng.quant.data_sources import read_feeds
 from paddleslim_ng.quant.embedding import EMBEDDING_TYPES, quant_embedding
 from paddleslim_ng.quant.equalization import EqualizedModel, equalize
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.export_checks import Agreement
 from paddleslim_ng.quant.formats import FORMATS
+from paddleslim_ng.quant.grid_quantizers import AbsMaxQuantizer, BatchQuantizer, MovingAverageQuantizer, RangeQuantizer
+from paddleslim_ng.quant.low_bit import LowBitLayer, LowBitProgram
+from paddleslim_ng.quant.non_uniform_quantizer import NonUniformQuantizer
 from paddleslim_ng.quant.observers import OBSERVERS, threshold
 from paddleslim_ng.quant.post_training import (
     ACTIVATION_TYPES,
@@ -28,53 +36,80 @@ from paddleslim_ng.quant.reconstruction_static import quant_recon_static
 from paddleslim_ng.quant.simulate import SimulatedProgram, simulate
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatistics
+from paddleslim_ng.quant.storage import StorageReport, TensorStorage, storage_report
+from paddleslim_ng.quant.straight_through import FakeQuantizer, quantize_reads
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
+from paddleslim_ng.quant.uniform_quantizer import UniformQuantizer
 
 __all__ = [
+    'ACTIVATION_QUANTIZERS',
     'ACTIVATION_TYPES',
     'EMBEDDING_TYPES',
     'FORMATS',
     'OBSERVERS',
     'ROUND_TYPES',
+    'WEIGHT_QUANTIZERS',
     'WEIGHT_TYPES',
+    'AbsMaxQuantizer',
     'Agreement',
+    'AwareQuantizer',
+    'BatchQuantizer',
     'Block',
     'BlockResult',
     'CalibrationStatistics',
     'CorrectedModel',
     'EqualizedModel',
     'ExportedModel',
+    'FakeQuantizer',
     'FoldedModel',
+    'FoldedQuantization',
     'Learning',
+    'LowBitLayer',
+    'LowBitProgram',
+    'MovingAverageQuantizer',
+    'NonUniformQuantizer',
     'QuantizationSpec',
     'QuantizedModel',
+    'QuantizerRequest',
+    'RangeQuantizer',
     'ReconstructedModel',
     'SimulatedProgram',
+    'StorageReport',
     'TargetOperator',
     'Targets',
     'TensorQuantization',
     'TensorStatistics',
+    'TensorStorage',
+    'UniformQuantizer',
     'abs_max_scale',
     'calibrate',
+    'convert',
     'correct_biases',
     'dequantize',
     'equalize',
+    'export_aware',
     'export_quantized',
     'fake_quantize',
     'find_blocks',
     'find_targets',
+    'float_program',
     'fold_batch_norm',
+    'fold_quantized',
     'given_blocks',
+    'quant_aware',
     'quant_embedding',
     'quant_post',
     'quant_post_static',
     'quant_recon_static',
     'quantize',
     'quantize_model',
+    'quantize_reads',
     'read_feeds',
     'reconstruct',
     'scale_of_threshold',
     'simulate',
     'spec_from_thresholds',
+    'spec_of',
+    'storage_report',
     'threshold',
 ]
