@@ -18,11 +18,15 @@ weights must be integers of the width asked for, and it must compute what the qu
 
 --data-free calibrates on made-up noise: for a first look at size and speed, not for a model that is used.
 
+--to lite also converts the result for the phone, and says which of its kernels compute with integers. --measure times
+it beside the float model on every engine of this machine, on the first batch of the data, and ends with a verdict.
+
 examples:
   paddleslim-ng quantize out/net.json --data images.npy -o int8/net
   paddleslim-ng quantize out/net --data photos --batches 16 --algo KL -o int8/net
   paddleslim-ng quantize out/net --data digits --weight-bits 4 --format decomposed -o four/net
-  paddleslim-ng convert int8/net --to lite --precision int8               then, for the phone
+  paddleslim-ng quantize out/net --data photos --to lite --measure -o int8/net
+  paddleslim-ng convert int8/net --to lite --precision int8               the same for the phone, later
   paddleslim-ng measure int8/net --original out/net                       and what it brings here
 """
 
@@ -57,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='quantize_linear',
         help='quantize_linear (default) or fake_quantize for devices; decomposed for Paddle itself, up to 16 bits',
     )
+    proof = parser.add_argument_group('what to do with the result')
+    proof.add_argument('--to', choices=['lite'], help='convert it as well, to PATH.nb')
+    proof.add_argument('--target', help='device for --to lite: arm (default), x86, ...')
+    proof.add_argument('--measure', action='store_true', help='time it beside the float model here')
+    proof.add_argument('--repeats', type=int, metavar='N', help='counted runs for --measure (default: 50)')
+    proof.add_argument('--interpreter', metavar='PATH', help='a Python that has Paddle Lite (default: found)')
 
 
 def _numbers(text: str) -> list[float]:

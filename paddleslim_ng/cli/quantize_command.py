@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,19 @@ from paddleslim_ng.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from paddleslim_ng.core import VarWrapper
+    from paddleslim_ng.quant.data_sources import Feed
     from paddleslim_ng.runtime import InferenceModel
 
 __all__ = ['run']
 
 _log = logging.getLogger('paddleslim_ng')
-_BATCHES = 32
+_BATCHES, _REPEATS = 32, 50
+_FOR_DEVICES = ('quantize_linear', 'fake_quantize')
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
-    """Calibrate and quantize a model."""
-    for option in ('batch_size', 'batches'):
-        if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
-            raise ConfigError(f'--{option.replace("_", "-")} must be at least 1, not {getattr(arguments, option)}')
+    """Calibrate and quantize a model, and convert and measure what came out."""
+    _check(arguments)
     shapes, arrays = read_shapes(arguments.shape), _arrays(arguments.data)
     from paddleslim_ng.core import GraphWrapper
     from paddleslim_ng.quant import quantize_model, read_feeds
@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> Outcome:
     inputs = [graph.var(name) for name in model.feeds]
     source = arrays if arrays is not None else _source(arguments, model, inputs, shapes)
     feeds = read_feeds(inputs, source, batch_size=arguments.batch_size, batch_nums=arguments.batches)
+    first = _FirstKept(islice(feeds, arguments.batches or _BATCHES))
     done = quantize_model(
         model,
-        islice(feeds, arguments.batches or _BATCHES),
+        first,
         arguments.output,
         algo=arguments.algo,
         hist_percent=arguments.percentile,
@@ -68,7 +69,71 @@ def run(arguments: argparse.Namespace) -> Outcome:
         'from_float': exported.agreement.from_float,
         'data_free': arguments.data_free,
     }
-    return Outcome(str(done), data)
+    texts = [str(done)]
+    if arguments.to:
+        texts.append(_converted(arguments, data))
+    if arguments.measure:
+        texts.append(_measured(arguments, exported.prefix, model, first.feed, data))
+    return Outcome('\n\n'.join(texts), data)
+
+
+class _FirstKept:
+    """Iterates over feeds, and keeps the first one."""
+
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._feeds = feeds
+        self.feed: Feed = {}
+
+    def __iter__(self) -> Iterator[Feed]:
+        for feed in self._feeds:
+            self.feed = self.feed or dict(feed)
+            yield feed
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse arguments of no use before anything is run."""
+    for option in ('batch_size', 'batches', 'repeats'):
+        if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
+            raise ConfigError(f'--{option.replace("_", "-")} must be at least 1, not {getattr(arguments, option)}')
+    if arguments.target is not None and not arguments.to:
+        raise ConfigError('--target belongs to --to lite')
+    if arguments.repeats is not None and not arguments.measure:
+        raise ConfigError('--repeats belongs to --measure')
+    if arguments.to and arguments.format not in _FOR_DEVICES:
+        raise ConfigError(f'Paddle Lite takes --format {" or ".join(_FOR_DEVICES)}, not {arguments.format}')
+
+
+def _converted(arguments: argparse.Namespace, data: dict[str, Any]) -> str:
+    """Convert for Paddle Lite, without running the file: its integers are compared by ``--measure``."""
+    from paddleslim_ng.deploy import to_lite
+
+    path, interpreter = Path(arguments.output), arguments.interpreter
+    found = to_lite(path, path, arguments.target or 'arm', 'int8', check=False, interpreter=interpreter)
+    data['lite'] = {
+        'file': found.file,
+        'bytes': found.file_bytes,
+        'kernels': found.nb.counts(),
+        'int8_kernels': len(found.nb.int8_kernels),
+        'warnings': found.warnings,
+    }
+    return found.report
+
+
+def _measured(
+    arguments: argparse.Namespace, prefix: Path, original: InferenceModel, feed: Feed, data: dict[str, Any]
+) -> str:
+    """Time the result beside the float model, on real inputs."""
+    from paddleslim_ng.deploy import measure
+
+    found = measure(
+        {'quantized': prefix},
+        feed,
+        original=original,
+        repeats=arguments.repeats or _REPEATS,
+        interpreter=arguments.interpreter,
+    )
+    data['measured'] = found.as_dict()
+    return str(found)
 
 
 def _arrays(path: str | None) -> Any:

@@ -80,6 +80,24 @@ def test_data_free_warns_loudly(models: Path, tmp_path: Path, capsys: pytest.Cap
     assert '2 batch norms folded' in out
 
 
+def test_for_the_phone_with_a_verdict(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ['--data', models / 'images.npy', '-o', tmp_path / 'int8']
+    code, out, _ = call(capsys, models / 'rgb', *data, '--to', 'lite', '--measure', '--repeats', 2, '--json')
+    assert code == 0
+    found = json.loads(out)
+    assert found['lite']['bytes'] == (tmp_path / 'int8.nb').stat().st_size
+    assert found['lite']['int8_kernels'] == 3
+    assert [row['engine'] for row in found['measured']['rows'] if row['kernels']] == ['int8', 'lite_x86', 'lite_arm']
+    assert (
+        'quantized on Lite Arm: 3 of 3 convolutions and products are int8 kernels; structure verified, not executed'
+        in (found['measured']['verdict'])
+    )
+    assert found['measured']['shapes'] == {'image': [8, 3, 8, 8]}
+    code, out, _ = call(capsys, models / 'rgb', *data, '--to', 'lite', '--target', 'x86')
+    assert code == 0 and 'for x86, int8' in out and '3 of 3 convolutions and products are int8 kernels' in out
+    assert 'leaves its bias out' in out
+
+
 @pytest.mark.parametrize(
     ('arguments', 'code', 'message'),
     [
@@ -90,6 +108,9 @@ def test_data_free_warns_loudly(models: Path, tmp_path: Path, capsys: pytest.Cap
         (['rgb', '--data-free', '--batch-size', '0'], 2, '--batch-size must be at least 1'),
         (['rgb', '--data', 'IMAGES', '--batches', '4'], 3, 'ended after 3 of 4 batches'),
         (['rgb', '--data', 'IMAGES', '--format', 'linear'], 2, "unknown format 'linear'"),
+        (['rgb', '--data-free', '--target', 'arm'], 2, '--target belongs to --to lite'),
+        (['rgb', '--data-free', '--repeats', '3'], 2, '--repeats belongs to --measure'),
+        (['rgb', '--data-free', '--to', 'lite', '--format', 'decomposed'], 2, 'Paddle Lite takes --format'),
         (['rgb'], 2, 'one of the arguments --data --data-free is required'),
     ],
 )
