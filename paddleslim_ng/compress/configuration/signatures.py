@@ -66,7 +66,7 @@ def _annotation(plugin: Callable[..., Any], parameter: inspect.Parameter) -> Any
         annotation = typing.get_type_hints(owner, include_extras=True).get(parameter.name, Any)
     except (NameError, TypeError, AttributeError):
         return Any
-    if typing.get_origin(annotation) in _CONVERTED:
+    if annotation in _CONVERTED or typing.get_origin(annotation) in _CONVERTED:
         return Annotated[annotation, Field(strict=False)]
     try:
         TypeAdapter(annotation)
