@@ -17,7 +17,8 @@ class Budget:
     Attributes:
         seconds: time of all runs together; training stops at the end of the epoch in which it is used up, but not
             before the last ``end_epoch`` of a strategy.
-        macs: multiply-accumulates of the evaluation program for one sample, see :func:`paddleslim_ng.analysis.flops`.
+        macs: multiply-accumulates of the evaluation program's convolutions and matrix products, for one sample, as
+            :func:`paddleslim_ng.analysis.flops` counts them.
         params: elements of its parameters.
     """
 
@@ -43,4 +44,4 @@ class Budget:
 
 
 def _macs(program: Any) -> int:
-    return flops(program, only_conv=False)
+    return flops(program)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from paddleslim_ng.compress.budget import Budget
 from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
+from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings, load_config
+from paddleslim_ng.compress.configured import make_optimizer, mixed_precision
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import EvalFunction
 from paddleslim_ng.compress.journal import JournalEntry
-from paddleslim_ng.compress.optimizers import OptimizerLike
+from paddleslim_ng.compress.optimizers import OptimizerLike, OptimizerSource
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.compress.trainer import Observer, Trainer
 from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
@@ -210,6 +214,81 @@ class Compressor:
         strategy.name = chosen
         self.strategies[chosen] = strategy
         return strategy
+
+    def config(self, source: CompressionConfig | Mapping[str, Any] | str | Path) -> Compressor:
+        """Add the strategies of a configuration, and take over its settings.
+
+        What the section ``compressor`` says goes before the arguments of the constructor, but an optimizer that was
+        given stays.
+
+        Args:
+            source: a YAML file, a mapping like one, or what :func:`~paddleslim_ng.compress.configuration.load_config`
+                returned.
+
+        Returns:
+            The compressor.
+
+        Raises:
+            ConfigurationError: with file and line of each problem; nothing is changed then.
+            ConfigError: a strategy's name is taken, or the file counts batches and the reader's length is not known.
+        """
+        config = source if isinstance(source, CompressionConfig) else load_config(source)
+        if config.saved_model is not None and config.saved_model.batches is not None:
+            config = config.with_epochs(self._batches())
+        strategies = config.create_strategies()
+        taken = [strategy.name for strategy in strategies if strategy.name in self.strategies]
+        if taken:
+            raise ConfigError(f'there is a strategy {taken[0]!r} already')
+        self._apply(config.compressor)
+        for strategy in strategies:
+            self.add_strategy(strategy)
+        return self
+
+    def _apply(self, settings: CompressorSettings) -> None:
+        """Take over the settings that a configuration gives."""
+        given = {name: getattr(settings, name) for name in settings.model_fields_set}
+        kept = {item.name: given[item.name] for item in fields(TrainerOptions) if item.name in given}
+        self.options = replace(self.options, **kept)
+        for name in ('epoch', 'checkpoint_path', 'checkpoint_every', 'keep_checkpoints', 'init_model'):
+            if name in given:
+                setattr(self, name, given[name])
+        context = self.context
+        if 'seed' in given:
+            context.rng = np.random.default_rng(given['seed'])
+        if 'cache_path' in given:
+            context.keep_samples(given['cache_path'])
+        if settings.budget is not None:
+            context.budget = Budget(**settings.budget.model_dump())
+        amp = mixed_precision(settings.amp) if settings.amp is not None else None
+        context.train_optimizer = self._configured(context.train_optimizer, settings.optimizer, 'optimizer', amp)
+        distiller = context.distiller_optimizer
+        if settings.distiller_optimizer is not None or distiller is not None:
+            distiller = self._configured(distiller, settings.distiller_optimizer, 'distiller_optimizer', amp)
+        context.distiller_optimizer = distiller if distiller is not None else context.train_optimizer
+
+    def _configured(
+        self, given: OptimizerSource | None, settings: Any, role: str, amp: Mapping[str, Any] | None
+    ) -> OptimizerSource | None:
+        """Return the optimizer that was given, or else the one of the settings."""
+        if given is None and settings is not None:
+            given = OptimizerSource(lambda: make_optimizer(settings, self._steps), role)
+        if given is not None and amp is not None:
+            given.amp = dict(amp)
+        return given
+
+    def _steps(self) -> int:
+        """Return how many steps a schedule makes in the whole run."""
+        return self.epochs() * (self._batches() if self.options.schedule_by == 'batch' else 1)
+
+    def _batches(self) -> int:
+        reader = self.context.train_reader
+        length = reader.length() if reader is not None else None
+        if length is None:
+            raise ConfigError(
+                'the length of an epoch is needed and train_reader does not tell it: give a reader with a length, or '
+                'write the number of steps or epochs into the configuration'
+            )
+        return length
 
     def epochs(self) -> int:
         """Return the number of epochs: ``epoch``, or the last ``end_epoch`` of a strategy."""

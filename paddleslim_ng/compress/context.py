@@ -139,8 +139,7 @@ class Context:
         self._replays = 0
         self._kept: dict[str, Any] = {}
         self._passing: dict[str, Any] = {}
-        owner = f'.rank-{self.ranks.rank}-of-{self.ranks.size}' if self.ranks.size > 1 else ''
-        self._samples = Samples(Path(cache_path) if cache_path is not None else None, owner)
+        self.keep_samples(cache_path)
 
     @property
     def train_graph(self) -> GraphWrapper:
@@ -151,6 +150,11 @@ class Context:
     def eval_graph(self) -> GraphWrapper:
         """The evaluation program as a graph; made anew each time."""
         return GraphWrapper(self.eval_program)
+
+    def keep_samples(self, folder: str | Path | None) -> None:
+        """Keep samples of the evaluation data in a folder, or in memory where None."""
+        owner = f'.rank-{self.ranks.rank}-of-{self.ranks.size}' if self.ranks.size > 1 else ''
+        self._samples = Samples(Path(folder) if folder is not None else None, owner)
 
     def put(self, key: str, value: Any, *, keep: bool = True) -> None:
         """Leave a value for other strategies or later epochs.

@@ -113,6 +113,11 @@ def attach_optimizer(
                 f'{f" with {type(source.clip).__name__}" if source.clip is not None else ""}) for a '
                 f'{"PIR" if is_pir_program(program) else "legacy"} program: {type(error).__name__}: {error}'
             ) from error
+    if source.amp is not None and not any(op.type() == 'cast' for op in GraphWrapper(program).ops()):
+        raise UnsupportedOpError(
+            f'mixed precision changes nothing on {executor.place}: Paddle {paddle.__version__} has no half-precision '
+            'kernels there for any operator of the network; leave amp out'
+        )
     if ranks.size > 1 and unreduced_parameters(program):
         distribute(program, ranks=ranks)
     executor.run(startup, scope=scope)

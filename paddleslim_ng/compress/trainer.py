@@ -267,13 +267,17 @@ class Trainer:
         if schedule is None:
             return
         if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau):
-            value = (
-                self._monitored(record) if record is not None and (record.metrics or not self.options.monitor) else None
-            )
+            value = self._plateau(record, str(schedule.mode)) if record is not None else None
             if value is not None:
                 schedule.step(value)
         elif self.options.schedule_by == after and not self.context.skip_training:
             schedule.step()
+
+    def _plateau(self, record: EpochRecord, mode: str) -> float | None:
+        """Return the monitored metric where it is looked at the same way as a schedule does, else the loss."""
+        if self.options.monitor is None or self.options.mode != mode:
+            return record.train.get(_TOTAL)
+        return self._monitored(record) if record.metrics else None
 
     def table(self) -> str:
         """Return all epochs as a table."""
