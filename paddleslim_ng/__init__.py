@@ -19,6 +19,7 @@ from paddleslim_ng.version import __version__
 if TYPE_CHECKING:
     from paddleslim_ng import (
         analysis,
+        compress,
         core,
         data,
         deploy,
@@ -31,14 +32,17 @@ if TYPE_CHECKING:
         runtime,
         sparse,
     )
+    from paddleslim_ng.compress import Compressor
     from paddleslim_ng.core import Executor, GraphWrapper
 
 __all__ = [
+    'Compressor',
     'Executor',
     'GraphWrapper',
     'SlimError',
     '__version__',
     'analysis',
+    'compress',
     'core',
     'data',
     'deploy',
@@ -56,6 +60,7 @@ _OLDEST_PADDLE = (2, 6)
 _SUBMODULES = frozenset(
     {
         'analysis',
+        'compress',
         'core',
         'data',
         'deploy',
@@ -69,7 +74,8 @@ _SUBMODULES = frozenset(
         'sparse',
     }
 )
-_CORE_NAMES = frozenset({'Executor', 'GraphWrapper'})
+# The package of each name that is offered here, too.
+_HOMES = {'Compressor': 'compress', 'Executor': 'core', 'GraphWrapper': 'core'}
 
 
 def _require_paddle() -> None:
@@ -111,11 +117,11 @@ _require_paddle()
 
 
 def __getattr__(name: str) -> object:
-    """Load a submodule, or a name of ``core``, at first use."""
+    """Load a submodule, or a name of one, at first use."""
     if name in _SUBMODULES:
         return importlib.import_module(f'{__name__}.{name}')
-    if name in _CORE_NAMES:
-        return getattr(importlib.import_module(f'{__name__}.core'), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
