@@ -1,4 +1,4 @@
-"""Settings become the optimizers, schedules and options that they name."""
+"""Settings become the optimizers and schedules that they name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import paddle
 import pytest
 
 from paddleslim_ng.compress.configuration import load_config
-from paddleslim_ng.compress.configured import job_arguments
-from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.compress.configured import make_optimizer
 
 
-def arguments(batches_per_epoch: int | None = None, **settings: Any) -> dict[str, Any]:
-    config = load_config({'version': 1.0, 'compressor': {'epoch': 4, **settings}})
-    return job_arguments(config, batches_per_epoch)
+def made(steps: int = 4, **settings: Any) -> Any:
+    """Return the optimizer of a job with so many steps."""
+    config = load_config({'version': 1.0, 'compressor': {'epoch': 4, 'optimizer': settings}})
+    assert config.compressor.optimizer is not None
+    return make_optimizer(config.compressor.optimizer, lambda: steps)
 
 
 def rates(schedule: Any, count: int) -> list[float]:
@@ -40,23 +41,21 @@ OPTIMIZERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(('settings', 'attributes'), OPTIMIZERS, ids=[str(row[0]['type']) for row in OPTIMIZERS])
-def test_every_optimizer_is_made_anew(settings: dict[str, Any], attributes: dict[str, Any]) -> None:
+def test_every_optimizer(settings: dict[str, Any], attributes: dict[str, Any]) -> None:
     paddle.enable_static()
-    factory = arguments(optimizer={'learning_rate': 0.25, **settings})['train_optimizer']
-    first, second = factory(), factory()
-    assert first is not second
-    assert type(first) is getattr(paddle.optimizer, settings['type'])
-    assert first.get_lr() == 0.25
+    found = made(**{'learning_rate': 0.25, **settings})
+    assert type(found) is getattr(paddle.optimizer, settings['type'])
+    assert found.get_lr() == 0.25
     for name, value in attributes.items():
-        assert getattr(first, name) == value
+        assert getattr(found, name) == value
 
 
 def test_clip_and_decay() -> None:
     clip = {'type': 'ClipGradByGlobalNorm', 'clip_norm': 2.0}
     decay = {'type': 'L1Decay', 'coeff': 0.5}
-    made = arguments(optimizer={'type': 'SGD', 'gradient_clip': clip, 'weight_decay': decay})['train_optimizer']()
-    assert made._grad_clip.clip_norm == 2.0
-    assert type(made.regularization).__name__ == 'L1Decay'
+    found = made(type='SGD', gradient_clip=clip, weight_decay=decay)
+    assert found._grad_clip.clip_norm == 2.0
+    assert type(found.regularization).__name__ == 'L1Decay'
 
 
 SCHEDULES: list[tuple[dict[str, Any], list[float]]] = [
@@ -81,46 +80,37 @@ SCHEDULES: list[tuple[dict[str, Any], list[float]]] = [
 
 @pytest.mark.parametrize(('settings', 'wanted'), SCHEDULES, ids=[str(row[0]['type']) for row in SCHEDULES])
 def test_every_schedule(settings: dict[str, Any], wanted: list[float]) -> None:
-    """What a file leaves open lasts as long as the job, four epochs."""
-    made = arguments(optimizer={'type': 'SGD', 'learning_rate': settings})['train_optimizer']()
-    assert rates(made._learning_rate, 4) == pytest.approx(wanted)
+    """What a file leaves open lasts as long as the job, four steps."""
+    assert rates(made(type='SGD', learning_rate=settings)._learning_rate, 4) == pytest.approx(wanted)
 
 
 def test_plateau() -> None:
     schedule = {'type': 'ReduceOnPlateau', 'learning_rate': 0.4, 'patience': 1, 'factor': 0.5}
-    made = arguments(optimizer={'type': 'SGD', 'learning_rate': schedule})['train_optimizer']()._learning_rate
-    assert (made.factor, made.patience, made()) == (0.5, 1, 0.4)
+    found = made(type='SGD', learning_rate=schedule)._learning_rate
+    assert (found.factor, found.patience, found()) == (0.5, 1, 0.4)
 
 
-def test_batches_are_counted_where_schedules_count_them() -> None:
-    cosine = {'type': 'SGD', 'learning_rate': {'type': 'CosineAnnealingDecay', 'learning_rate': 1.0}}
-    made = arguments(10, optimizer=cosine, schedule_by='batch')['train_optimizer']()
-    assert made._learning_rate.T_max == 40
-    with pytest.raises(ConfigError, match='CosineAnnealingDecay lasts as long as the job'):
-        arguments(optimizer=cosine, schedule_by='batch')
-    warm: dict[str, Any] = {'type': 'LinearWarmup', 'warmup_steps': 2, 'start_lr': 0.0, 'end_lr': 0.5}
-    warm['learning_rate'] = cosine['learning_rate']
-    with pytest.raises(ConfigError, match='CosineAnnealingDecay lasts as long as the job'):
-        arguments(optimizer={'type': 'SGD', 'learning_rate': warm}, schedule_by='batch')
+def test_a_schedule_after_the_warm_up() -> None:
+    warm = {
+        'type': 'LinearWarmup',
+        'warmup_steps': 2,
+        'start_lr': 0.0,
+        'end_lr': 1.0,
+        'learning_rate': {'type': 'CosineAnnealingDecay', 'learning_rate': 1.0},
+    }
+    found = made(40, type='SGD', learning_rate=warm)._learning_rate
+    assert rates(found, 4) == pytest.approx([0.0, 0.5, 1.0, (1 + math.cos(math.pi / 40)) / 2])
 
 
-def test_the_rest_is_passed_on() -> None:
-    found = arguments(
-        checkpoint_path='here',
-        checkpoint_every=5,
-        keep_checkpoints=3,
-        seed=7,
-        eval_epoch=2,
-        monitor='top1',
-        patience=4,
-        budget={'params': 1000},
-        distiller_optimizer={'type': 'Adam', 'learning_rate': 0.1},
-        amp={'custom_black_list': ['softmax'], 'init_loss_scaling': 8.0},
-    )
-    assert (found['epoch'], found['checkpoint_path'], found['checkpoint_every']) == (4, 'here', 5)
-    assert (found['keep_checkpoints'], found['seed'], found['budget'].params) == (3, 7, 1000)
-    assert (found['options'].eval_epoch, found['options'].monitor, found['options'].patience) == (2, 'top1', 4)
-    assert 'train_optimizer' not in found
-    assert found['distiller_optimizer']().get_lr() == 0.1
-    assert found['amp']['init_loss_scaling'] == 8.0
-    assert 'softmax' in found['amp']['amp_lists'].black_list
+def test_every_name_is_covered() -> None:
+    """The tables above have all optimizers and all schedules."""
+    from typing import get_args
+
+    from paddleslim_ng.compress.configuration.learning_rates import _Schedule
+    from paddleslim_ng.compress.configuration.optimizer_settings import OptimizerSettings
+
+    def names(union: Any) -> set[str]:
+        return {model.__name__ for model in get_args(get_args(union)[0])}
+
+    assert {row[0]['type'] for row in OPTIMIZERS} == names(OptimizerSettings)
+    assert {row[0]['type'] for row in SCHEDULES} | {'ReduceOnPlateau'} == names(_Schedule)
