@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import paddle
 
@@ -14,7 +14,15 @@ from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.quant.data_sources import Feed, read_feeds
 from paddleslim_ng.runtime import InferenceModel, load_inference_model
 
-__all__ = ['check_named', 'file_prefix', 'load_with_feeds', 'one_source']
+__all__ = ['all_spellings', 'check_named', 'file_prefix', 'load_with_feeds', 'one_source']
+
+# One product has several names: which one a file has depends on the version of Paddle and on the IR.
+_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {'mul': ('mul', 'matmul', 'matmul_v2')}
+
+
+def all_spellings(types: Iterable[str]) -> list[str]:
+    """Return types of operators with all names that a file may have for ``'mul'``."""
+    return list(dict.fromkeys(name for type in types for name in _SPELLINGS.get(type, (type,))))
 
 
 def load_with_feeds(

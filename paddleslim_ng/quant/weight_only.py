@@ -19,15 +19,13 @@ from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.formats import check_format
 from paddleslim_ng.quant.simulate import simulate
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
-from paddleslim_ng.quant.static_arguments import check_named, file_prefix
+from paddleslim_ng.quant.static_arguments import all_spellings, check_named, file_prefix
 from paddleslim_ng.quant.targets import TARGETS, find_targets
 from paddleslim_ng.runtime import InferenceModel, load_inference_model, save_inference_model
 from paddleslim_ng.runtime.inference_model import SavedModel
 
 __all__ = ['WeightOnlyModel', 'quant_post_dynamic', 'quant_post_only_weight', 'quantize_weights']
 
-# One product has several names: which one a file has depends on the version of Paddle and on the IR.
-_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {'mul': ('mul', 'matmul', 'matmul_v2')}
 _LOOKUP: Final = 'lookup_table_v2'
 
 
@@ -180,7 +178,9 @@ def quant_post_dynamic(
         >>> print(slim.quant.quant_post_dynamic('float/model', 'int8', generate_test_model=True))
     """
     check_named('weight_quantize_type', weight_quantize_type, tuple(WEIGHT_TYPES))
-    types = _spelled_out(quantizable_op_type)
+    given = [quantizable_op_type] if isinstance(quantizable_op_type, str) else list(quantizable_op_type)
+    for type in given:
+        check_named('quantizable_op_type', type, tuple(TARGETS))
     stem = save_model_filename or 'model'
     folder = Path(save_model_dir)
     prefix = file_prefix(folder / 'quantized_model', stem, save_params_filename or f'{Path(stem).stem}.pdiparams')
@@ -193,7 +193,7 @@ def quant_post_dynamic(
         weight_bits=weight_bits,
         weight_quantize_type=weight_quantize_type,
         group_size=group_size,
-        quantizable_op_type=types,
+        quantizable_op_type=all_spellings(given),
         float_prefix=folder / 'test_model' / prefix.name if generate_test_model else None,
         feed=feed,
     )
@@ -201,13 +201,6 @@ def quant_post_dynamic(
 
 # PaddleSlim's other name.
 quant_post_only_weight = quant_post_dynamic
-
-
-def _spelled_out(types: Iterable[str]) -> list[str]:
-    given = [types] if isinstance(types, str) else list(types)
-    for type in given:
-        check_named('quantizable_op_type', type, tuple(TARGETS))
-    return list(dict.fromkeys(name for type in given for name in _SPELLINGS.get(type, (type,))))
 
 
 def _spec(
