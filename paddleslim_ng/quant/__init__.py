@@ -17,6 +17,7 @@ from paddleslim_ng.quant.embedding import EMBEDDING_TYPES, quant_embedding
 from paddleslim_ng.quant.equalization import EqualizedModel, equalize
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.export_checks import Agreement
+from paddleslim_ng.quant.fine_tuning import LayerTuning, tune_global, tune_layerwise
 from paddleslim_ng.quant.formats import FORMATS
 from paddleslim_ng.quant.grid_quantizers import AbsMaxQuantizer, BatchQuantizer, MovingAverageQuantizer, RangeQuantizer
 from paddleslim_ng.quant.low_bit import LowBitLayer, LowBitProgram
@@ -63,6 +64,7 @@ __all__ = [
     'FakeQuantizer',
     'FoldedModel',
     'FoldedQuantization',
+    'LayerTuning',
     'Learning',
     'LowBitLayer',
     'LowBitProgram',
@@ -112,4 +114,6 @@ __all__ = [
     'spec_of',
     'storage_report',
     'threshold',
+    'tune_global',
+    'tune_layerwise',
 ]
