@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Union
 
@@ -17,7 +18,7 @@ from paddleslim_ng.runtime.inference_model import save_inference_model
 from paddleslim_ng.runtime.model_loading import InferenceModel, load_inference_model
 from paddleslim_ng.runtime.predictor_process import PredictorProcess
 
-__all__ = ['RUNTIMES', 'Runtime', 'check_runtime', 'run_part']
+__all__ = ['RUNTIMES', 'Runtime', 'opened_runtime', 'run_part']
 
 Array = npt.NDArray[Any]
 Feeds = Sequence[Mapping[str, Array]]
@@ -35,44 +36,66 @@ def _execute(prefix: Path, feeds: Feeds) -> list[list[Array]]:
     ]
 
 
-def _predict(onednn: bool, precision: str) -> RuntimeFunction:
-    def run(prefix: Path, feeds: Feeds) -> list[list[Array]]:
+class _Predictors:
+    """Paddle Inference, in one process for all models of a comparison."""
+
+    def __init__(self, onednn: bool, precision: str) -> None:
+        self._options: dict[str, Any] = {'threads': 1, 'onednn': onednn, 'precision': precision}
+        self._process: PredictorProcess | None = None
+
+    def __call__(self, prefix: Path, feeds: Feeds) -> list[list[Array]]:
         suffix = '.pdmodel' if prefix.with_name(f'{prefix.name}.pdmodel').is_file() else '.json'
-        files = (prefix.with_name(prefix.name + end) for end in (suffix, '.pdiparams'))
-        found = []
-        with PredictorProcess(*files, onednn=onednn, precision=precision) as process:
-            for feed in feeds:
-                process.set_inputs({name: feed[name] for name in process.inputs})
-                process.run()
-                found.append(list(process.outputs().values()))
-        return found
+        program, parameters = (prefix.with_name(prefix.name + end) for end in (suffix, '.pdiparams'))
+        if self._process is None:
+            self._process = PredictorProcess(program, parameters, **self._options)
+        else:
+            self._process.load(program=str(program), parameters=str(parameters), **self._options)
+        return [self._outputs(self._process, feed) for feed in feeds]
 
-    return run
+    @staticmethod
+    def _outputs(process: PredictorProcess, feed: Mapping[str, Array]) -> list[Array]:
+        process.set_inputs({name: feed[name] for name in process.inputs})
+        process.run()
+        return list(process.outputs().values())
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
 
 
-RUNTIMES: Final[Mapping[str, RuntimeFunction]] = {
-    'executor': _execute,
-    'plain': _predict(False, 'fp32'),
-    'onednn': _predict(True, 'fp32'),
-    'int8': _predict(True, 'int8'),
+RUNTIMES: Final[Mapping[str, tuple[bool, str] | None]] = {
+    'executor': None,
+    'plain': (False, 'fp32'),
+    'onednn': (True, 'fp32'),
+    'int8': (True, 'int8'),
 }
 
 
-def check_runtime(runtime: Runtime) -> RuntimeFunction:
-    """Return the function of a runtime.
+@contextmanager
+def opened_runtime(runtime: Runtime) -> Iterator[RuntimeFunction]:
+    """Yield the function of a runtime, whose process ends with the block.
 
     Raises:
-        ConfigError: it is neither a function nor the name of one.
+        ConfigError: it is neither a function nor the name of a runtime.
     """
     if callable(runtime):
-        return runtime
+        yield runtime
+        return
     if runtime not in RUNTIMES:
         known = ', '.join(RUNTIMES)
         raise ConfigError(
             f'unknown runtime {runtime!r}; known: {known}, or a function of a path and batches'
             f'{nearest_names(runtime, RUNTIMES)}'
         )
-    return RUNTIMES[runtime]
+    options = RUNTIMES[runtime]
+    if options is None:
+        yield _execute
+        return
+    predictors = _Predictors(*options)
+    try:
+        yield predictors
+    finally:
+        predictors.close()
 
 
 def run_part(

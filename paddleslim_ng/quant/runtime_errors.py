@@ -20,7 +20,7 @@ from paddleslim_ng.quant.blocks import find_blocks
 from paddleslim_ng.quant.data_sources import Feed
 from paddleslim_ng.quant.error_figures import ErrorFigures, ErrorSums, Histogram
 from paddleslim_ng.quant.export import quantized_part
-from paddleslim_ng.quant.layer_runs import Runtime, RuntimeFunction, check_runtime, run_part
+from paddleslim_ng.quant.layer_runs import Runtime, RuntimeFunction, opened_runtime, run_part
 from paddleslim_ng.quant.local_agreement import Step, independent_groups
 from paddleslim_ng.quant.placement import operator_of
 from paddleslim_ng.quant.spec import QuantizationSpec
@@ -191,15 +191,14 @@ def runtime_errors(
         >>> errors = slim.quant.runtime_errors(done.model, done.spec, feeds, runtime='int8')
         >>> errors.save_csv('errors.csv')
     """
-    execute = check_runtime(runtime)
-    part, quantized = quantized_part(model, spec, format)
-    layers = _layers(part, spec)
-    work = _Comparison(part, quantized, kept_feeds(feeds, part.feeds), execute, place)
-    fetches = [GraphWrapper.name_of(item) for item in part.fetches]
-    alone = work.whole(fetches)
-    every = list(dict.fromkeys([*fetches, *(layer.output for layer in layers)]))
-    together = work.whole(every)
-    own = work.layers(layers)
+    with opened_runtime(runtime) as execute:
+        part, quantized = quantized_part(model, spec, format)
+        layers = _layers(part, spec)
+        work = _Comparison(part, quantized, kept_feeds(feeds, part.feeds), execute, place)
+        fetches = [GraphWrapper.name_of(item) for item in part.fetches]
+        alone = work.whole(fetches)
+        together = work.whole(list(dict.fromkeys([*fetches, *(layer.output for layer in layers)])))
+        own = work.layers(layers)
     found = tuple(
         LayerError(
             layer.output,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import pytest
 
 import paddleslim_ng as slim
@@ -29,6 +30,7 @@ def some_feeds(count: int = 2) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope='module')
 def variants() -> QuantizedVariants:
+    paddle.enable_static()
     return QuantizedVariants(folded(conv_net()), some_feeds(), algo='mse')
 
 
@@ -102,8 +104,6 @@ def test_kinds_say_what_is_quantized(variants: QuantizedVariants) -> None:
 
 def test_layers_that_read_the_same_tensor_are_one() -> None:
     def body(x: Any) -> Any:
-        import paddle
-
         left, right = paddle.nn.Conv2D(3, 4, 1)(x), paddle.nn.Conv2D(3, 4, 1)(x)
         return paddle.flatten(paddle.nn.Conv2D(4, 2, 1)(left + right), 1)
 
