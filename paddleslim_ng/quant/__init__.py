@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.quant.analysis import Analysis, TargetModel
 from paddleslim_ng.quant.aware import quant_aware
 from paddleslim_ng.quant.aware_export import FoldedQuantization, export_aware, fold_quantized
 from paddleslim_ng.quant.aware_spec import float_program, spec_of
 from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
 from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
 from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
+from paddleslim_ng.quant.bit_environment import BitEnvironment, BitLayer, bit_layers
+from paddleslim_ng.quant.bit_search import BitSampler, BitSearchResult, OptunaBitSampler, RandomBitSampler, search_bits
+from paddleslim_ng.quant.bit_sensitivity import BitSensitivities, bit_sensitivity, refine_bits
+from paddleslim_ng.quant.bits import BitAllocation, BitAllocator, TensorSize, weight_sizes
 from paddleslim_ng.quant.blocks import Block, find_blocks, given_blocks
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
@@ -34,6 +39,7 @@ from paddleslim_ng.quant.post_training import (
 from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
 from paddleslim_ng.quant.reconstruction import BlockResult, Learning, ReconstructedModel, reconstruct
 from paddleslim_ng.quant.reconstruction_static import quant_recon_static
+from paddleslim_ng.quant.runtime_errors import LayerError, RuntimeErrors, runtime_errors
 from paddleslim_ng.quant.simulate import SimulatedProgram, simulate
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatistics
@@ -41,6 +47,7 @@ from paddleslim_ng.quant.storage import StorageReport, TensorStorage, storage_re
 from paddleslim_ng.quant.straight_through import FakeQuantizer, quantize_reads
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
 from paddleslim_ng.quant.uniform_quantizer import UniformQuantizer
+from paddleslim_ng.quant.variants import QuantizedVariants
 
 __all__ = [
     'ACTIVATION_QUANTIZERS',
@@ -53,8 +60,16 @@ __all__ = [
     'WEIGHT_TYPES',
     'AbsMaxQuantizer',
     'Agreement',
+    'Analysis',
     'AwareQuantizer',
     'BatchQuantizer',
+    'BitAllocation',
+    'BitAllocator',
+    'BitEnvironment',
+    'BitLayer',
+    'BitSampler',
+    'BitSearchResult',
+    'BitSensitivities',
     'Block',
     'BlockResult',
     'CalibrationStatistics',
@@ -64,26 +79,35 @@ __all__ = [
     'FakeQuantizer',
     'FoldedModel',
     'FoldedQuantization',
+    'LayerError',
     'LayerTuning',
     'Learning',
     'LowBitLayer',
     'LowBitProgram',
     'MovingAverageQuantizer',
     'NonUniformQuantizer',
+    'OptunaBitSampler',
     'QuantizationSpec',
     'QuantizedModel',
+    'QuantizedVariants',
     'QuantizerRequest',
+    'RandomBitSampler',
     'RangeQuantizer',
     'ReconstructedModel',
+    'RuntimeErrors',
     'SimulatedProgram',
     'StorageReport',
+    'TargetModel',
     'TargetOperator',
     'Targets',
     'TensorQuantization',
+    'TensorSize',
     'TensorStatistics',
     'TensorStorage',
     'UniformQuantizer',
     'abs_max_scale',
+    'bit_layers',
+    'bit_sensitivity',
     'calibrate',
     'convert',
     'correct_biases',
@@ -108,7 +132,10 @@ __all__ = [
     'quantize_reads',
     'read_feeds',
     'reconstruct',
+    'refine_bits',
+    'runtime_errors',
     'scale_of_threshold',
+    'search_bits',
     'simulate',
     'spec_from_thresholds',
     'spec_of',
@@ -116,4 +143,5 @@ __all__ = [
     'threshold',
     'tune_global',
     'tune_layerwise',
+    'weight_sizes',
 ]
