@@ -16,6 +16,8 @@ from paddleslim_ng.compress.configuration.document import read_document
 from paddleslim_ng.compress.configuration.options import SensitivePruneOptions, UniformPruneOptions
 from paddleslim_ng.compress.configuration.values import Options
 from paddleslim_ng.errors import ConfigError
+from tests.compress.malformed import ACT, ENTRIES, HEAD
+from tests.compress.schema_check import Schema
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKED = sorted((ROOT / 'configs' / 'compress').glob('*.yaml'))
@@ -380,3 +382,56 @@ def test_page_of_the_reference_has_every_key() -> None:
             assert f'`{name}`' in page, name
             for field in plugin.options.model_fields.values():
                 assert re.sub(r'\s+', ' ', str(field.description)) in page, f'{name}: {field.description}'
+
+
+SCHEMA = Schema(json_schema())
+
+
+@pytest.mark.parametrize('file', WORKED, ids=lambda file: file.name)
+def test_schema_accepts_worked_files(file: Path) -> None:
+    assert SCHEMA.accepts(yaml.safe_load(file.read_text('utf-8')))
+
+
+# What only the whole file tells, or two keys together, no schema knows.
+SEEN_BY_EDITORS = (
+    'no class',
+    'unknown class',
+    'unknown key',
+    'text for a number',
+    'number for text',
+    'fraction of an epoch',
+    'ratio above one',
+    'negative epoch',
+    'unknown choice',
+    'ratio of one layer',
+    'block of three',
+    'bits',
+    'unknown algorithm',
+    'reference instead of a list',
+    'missing key',
+    'wrong teacher',
+    'pair of three',
+    'temperature',
+    'unknown criterion',
+    'typo in the compressor',
+    'unknown optimizer',
+    'argument of another optimizer',
+    'unknown schedule',
+    'schedule within a schedule',
+    'negative rate',
+    'unknown clip',
+    'mode',
+    'unknown act key',
+    'act type',
+    'fsp',
+)
+
+
+@pytest.mark.parametrize('name', SEEN_BY_EDITORS)
+def test_schema_refuses_malformed_files(name: str) -> None:
+    text = HEAD + ENTRIES[name][0] if name in ENTRIES else ACT[name][0]
+    assert not SCHEMA.accepts(yaml.safe_load(text))
+
+
+def test_classes_of_the_user_have_any_keys_in_the_schema() -> None:
+    assert SCHEMA.accepts(yaml.safe_load(USER))

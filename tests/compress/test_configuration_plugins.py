@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,23 @@ def test_every_plugin_class_takes_its_options(section: str) -> None:
     for name, plugin in Registry().classes(section).items():
         made = plugin.create(plugin.options(**needed.get(name, {})))
         assert type(made).__name__ == name
+
+
+def test_strategies_take_their_options() -> None:
+    """Names and defaults in a strategy's constructor are those of its options."""
+    from paddleslim_ng.compress import Strategy, strategies
+
+    needed = {'DistillationStrategy': {'distillers': [L2Distiller()]}, 'GreedyPruneStrategy': {'max_loss': 0.1}}
+    there = [plugin for plugin in Registry().classes('strategies').values() if hasattr(strategies, plugin.name)]
+    assert {'UniformPruneStrategy', 'UnstructuredPruneStrategy'} <= {plugin.name for plugin in there}
+    for plugin in there:
+        given = needed.get(plugin.name, {})
+        made = plugin.create(plugin.options(**given, start_epoch=0 if 'PostTraining' in plugin.name else 3))
+        assert isinstance(made, Strategy)
+        signature = inspect.signature(type(made)).parameters
+        if 'options' in signature:
+            continue
+        defaults = {name: field for name, field in plugin.options.model_fields.items() if not field.is_required()}
+        for name, field in defaults.items():
+            default = signature[name].default
+            assert (list(default) if isinstance(default, tuple) else default) == field.default, f'{plugin.name}.{name}'
