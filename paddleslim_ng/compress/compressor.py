@@ -6,14 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddleslim_ng.compress.budget import Budget
 from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
-from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings, load_config
-from paddleslim_ng.compress.configured import make_optimizer, mixed_precision
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import EvalFunction
 from paddleslim_ng.compress.journal import JournalEntry
@@ -25,6 +23,9 @@ from paddleslim_ng.core import clone_program
 from paddleslim_ng.distributed import Ranks, check_ranks, require_all_reduce
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.prune_io import load_model
+
+if TYPE_CHECKING:
+    from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings
 
 __all__ = ['CompressionResult', 'Compressor']
 
@@ -232,6 +233,8 @@ class Compressor:
             ConfigurationError: with file and line of each problem; nothing is changed then.
             ConfigError: a strategy's name is taken, or the file counts batches and the reader's length is not known.
         """
+        from paddleslim_ng.compress.configuration import CompressionConfig, load_config
+
         config = source if isinstance(source, CompressionConfig) else load_config(source)
         if config.saved_model is not None and config.saved_model.batches is not None:
             config = config.with_epochs(self._batches())
@@ -246,6 +249,8 @@ class Compressor:
 
     def _apply(self, settings: CompressorSettings) -> None:
         """Take over the settings that a configuration gives."""
+        from paddleslim_ng.compress.configured import mixed_precision
+
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
         kept = {item.name: given[item.name] for item in fields(TrainerOptions) if item.name in given}
         self.options = replace(self.options, **kept)
@@ -271,6 +276,8 @@ class Compressor:
     ) -> OptimizerSource | None:
         """Return the optimizer that was given, or else the one of the settings."""
         if given is None and settings is not None:
+            from paddleslim_ng.compress.configured import make_optimizer
+
             given = OptimizerSource(lambda: make_optimizer(settings, self._steps), role)
         if given is not None and amp is not None:
             given.amp = dict(amp)
