@@ -15,12 +15,11 @@ from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, naming
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
-from paddleslim_ng.core.marks import mark, mark_of
+from paddleslim_ng.core.marks import FAKE_QUANTIZER, mark, mark_of
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['FAKE_QUANTIZER', 'FakeQuantizer', 'check_reads', 'quantize_reads', 'quantized_name', 'steps_to_grid']
+__all__ = ['FakeQuantizer', 'check_reads', 'quantize_reads', 'quantized_name', 'steps_to_grid']
 
-FAKE_QUANTIZER = 'slim_fake_quantizer'
 # The largest float32 below one half: added to a magnitude, it carries halves over, and nothing that is less.
 _BELOW_HALF = 0.4999999701976776
 
@@ -69,7 +68,12 @@ class _Reader:
 
 
 def quantize_reads(
-    graph: GraphWrapper, x: VarWrapper, readers: Sequence[OpWrapper], quantizer: FakeQuantizer
+    graph: GraphWrapper,
+    x: VarWrapper,
+    readers: Sequence[OpWrapper],
+    quantizer: FakeQuantizer,
+    *,
+    stays: bool = False,
 ) -> VarWrapper:
     """Let some operators read ``quantizer(x)`` instead of ``x``, and the gradient pass through it.
 
@@ -81,6 +85,8 @@ def quantize_reads(
         x: a variable of it.
         readers: forward operators of the main block that read ``x``.
         quantizer: builds the forward and, where the program has one, the backward part.
+        stays: it is no quantizer but a part of the network, which stays where fake quantizers are taken out again:
+            it is not marked.
 
     Returns:
         What the readers read now.
@@ -98,11 +104,12 @@ def quantize_reads(
         here.redirect(x, y, [reader.op for reader in found])
         reading = [op for op in gradient_ops.values() if x in op.all_inputs()]
         here.redirect(x, y, reading)
+        _keep_role_variables(x, y, reading)
         built = list(here.built)
         parts = {id(var): (op, var) for reader in found for op, var in reader.gradients()}
         for op, gradient in parts.values():
             built += _take_back(graph, x, y, op, gradient, quantizer)
-    for raw in built:
+    for raw in built if not stays else ():
         mark(raw, FAKE_QUANTIZER, x.name())
     return y
 
@@ -126,6 +133,14 @@ def steps_to_grid(e: Expressions, steps: VarWrapper) -> VarWrapper:
     change = e.subtract(rounded, steps)
     change.raw.stop_gradient = True
     return e.add(steps, change)
+
+
+def _keep_role_variables(x: VarWrapper, y: VarWrapper, ops: Sequence[OpWrapper]) -> None:
+    """Let legacy gradient operators still say what their gradient is of: Paddle has renamed it there, too."""
+    for op in ops:
+        said = op.raw.attr('op_role_var') if op._graph.ir == 'legacy' and op.raw.has_attr('op_role_var') else ()
+        if y.name() in said:
+            op.raw._set_attr('op_role_var', [x.name() if name == y.name() else name for name in said])
 
 
 def _check(graph: GraphWrapper, x: VarWrapper, readers: list[_Reader], quantizer: FakeQuantizer) -> None:

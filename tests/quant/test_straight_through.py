@@ -75,6 +75,9 @@ def test_training_is_the_same_whether_quantized_before_or_after_minimize(kind: s
         results.append((losses, net.state()))
     (before_losses, before), (after_losses, after_state) = results
     np.testing.assert_allclose(after_losses, before_losses, rtol=1e-6)
+    if GraphWrapper(net.program).ir == 'legacy':  # what Paddle reduces gradients among devices by
+        said = [name for op in net.program.global_block().ops for name in op.attr('op_role_var') or []]
+        assert set(net.state()) >= set(said[::2]) and said
     for name, array in before.items():
         np.testing.assert_allclose(after_state[name], array, atol=1e-6, err_msg=name)
 
