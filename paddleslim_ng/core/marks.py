@@ -9,9 +9,11 @@ from typing import Any
 
 from paddleslim_ng.core.graph_wrapper import OpWrapper
 
-__all__ = ['ROLE', 'mark', 'mark_of']
+__all__ = ['FAKE_QUANTIZER', 'ROLE', 'mark', 'mark_of']
 
 ROLE = 'slim_role'
+# The name of the tensor whose fake quantizer an operator belongs to.
+FAKE_QUANTIZER = 'slim_fake_quantizer'
 
 
 def mark(op: Any, key: str, value: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper
+from paddleslim_ng.core.marks import FAKE_QUANTIZER, mark_of
 from paddleslim_ng.core.teachers import own_parameters
 from paddleslim_ng.errors import ConfigError, nearest_names
 
@@ -19,8 +20,8 @@ _FLOATS = frozenset({'float16', 'bfloat16', 'float32', 'float64'})
 def get_skip_params(program: Any) -> set[str]:
     """Return the names that are not pruned by default.
 
-    These are what normalization reads, all parameters of one axis, and what is no part of the student: the parameters
-    of merged teachers, and those of adapters in distillation losses.
+    These are what normalization reads, all parameters of one axis, codebooks of quantized weights, and what is no part
+    of the student: the parameters of merged teachers, and those of adapters in distillation losses.
 
     Args:
         program: a program of either IR.
@@ -33,8 +34,14 @@ def get_skip_params(program: Any) -> set[str]:
         for var in op.all_inputs()
         if var.is_parameter()
     }
-    matrices = {var.name() for var in own_parameters(graph) if len(var.shape()) > 1}
+    matrices = {var.name() for var in own_parameters(graph) if len(var.shape()) > 1 and not _serves_a_quantizer(var)}
     return skipped | ({var.name() for var in graph.all_parameters()} - matrices)
+
+
+def _serves_a_quantizer(parameter: VarWrapper) -> bool:
+    """Tell whether nothing but the quantizer of another tensor reads a parameter."""
+    readers = [op for op in parameter.outputs() if not (op.is_bwd_op() or op.is_opt_op())]
+    return bool(readers) and all(mark_of(op, FAKE_QUANTIZER) not in (None, parameter.name()) for op in readers)
 
 
 def conv1x1_skip_params(program: Any) -> set[str]:

@@ -191,6 +191,28 @@ def test_pruned_weights_keep_their_zeros() -> None:
     assert not found[array == 0].any() and found.any()
 
 
+@pytest.mark.parametrize('masked_first', [False, True])
+def test_masks_cover_weights_and_not_their_points(masked_first: bool) -> None:
+    net = Training(optimizer=sgd())
+
+    def mask() -> None:
+        pruner = slim.prune.UnstructuredPruner(net.main, mode='ratio', ratio=0.5, scope=net.scope, place=None)
+        pruner.step()
+
+    if masked_first:
+        mask()
+    done = quantizer(2, bucket='channel', keep_zeros=True).apply(net.main, net.scope)
+    if not masked_first:
+        mask()
+    net.train(2)
+    arrays = net.parameters()
+    assert not any(name.endswith('.codebook') and 0.0 in array for name, array in arrays.items())
+    values = done.values(net.scope)
+    zero = {name: arrays[name] == 0 for name in values}
+    assert sum(int(array.sum()) for array in zero.values()) > 200
+    assert not any(values[name][where].any() for name, where in zero.items())
+
+
 def test_the_optimizer_of_the_points_has_a_learning_rate_of_its_own() -> None:
     net = Training(optimizer=paddle.optimizer.SGD(0.0))
     NonUniformQuantizer(2, train='both', optimizer_func=lambda: paddle.optimizer.Adam(0.01)).apply(net.main, net.scope)
