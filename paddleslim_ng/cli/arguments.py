@@ -22,7 +22,7 @@ _CODES = """\
 exit codes:
   0  done, and every check passed
   1  a check failed: the result computes something else than the model
-  2  wrong arguments
+  2  wrong arguments, or a configuration that is wrong
   3  a model or another input is missing, damaged, or does not fit
   4  the conversion, a runtime or a training job failed; the message says why and names operators without support
 """
