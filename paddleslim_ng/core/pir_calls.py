@@ -61,7 +61,7 @@ _CONV = {
 PIR_CALLS: Mapping[str, PirCall] = {
     **{
         name: PirCall(name, ('X',))
-        for name in ('abs', 'assign', 'ceil', 'exp', 'floor', 'log', 'log2', 'sign', 'sqrt', 'square')
+        for name in ('abs', 'assign', 'ceil', 'exp', 'floor', 'log', 'log2', 'relu', 'sign', 'sqrt', 'square')
     },
     'all_reduce': PirCall('all_reduce', ('X',), {'ring_id': 0, 'reduce_type': 0}),
     # The arguments behind these differ between versions, and one too many ends the process.

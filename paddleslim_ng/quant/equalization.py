@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.core import Executor, GraphWrapper, load_array
+from paddleslim_ng.core import Executor, GraphWrapper, OpWrapper, clone_program, load_array
+from paddleslim_ng.core.insertion import Insertion
+from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.core.removal import remove_operators
 from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError
+from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.channel_ranges import input_ranges, output_ranges, scale_inputs, scale_outputs, weight_of
+from paddleslim_ng.quant.data_sources import Feed
 from paddleslim_ng.quant.equalization_pairs import EqualizedPair, find_pairs
 from paddleslim_ng.quant.placement import own_scope
 from paddleslim_ng.runtime.feeds import synthesize_feeds
@@ -28,11 +33,12 @@ class EqualizedModel:
     """What :func:`equalize` returns.
 
     Attributes:
-        model: the same program with a scope of its own.
+        model: the same program, save for ``replaced``, with a scope of its own.
         factors: by the names of the weights of each pair, what the output channels of the first were divided by.
         skipped: by its output, for each layer that is not the first of a pair, why.
         spread: by the name of each weight that was changed, the largest ratio of the range of the whole weight to that
             of one of its output channels, before and after: what one scale for the whole weight loses.
+        replaced: by the output of each ``relu6`` that ``relu`` took the place of, the largest value on the data.
         difference: largest absolute difference between the outputs before and after.
         relative_difference: the same as a fraction of the largest absolute output.
     """
@@ -41,6 +47,7 @@ class EqualizedModel:
     factors: Mapping[tuple[str, str], npt.NDArray[np.float64]]
     skipped: Mapping[str, str]
     spread: Mapping[str, tuple[float, float]]
+    replaced: Mapping[str, float]
     difference: float
     relative_difference: float
 
@@ -49,6 +56,7 @@ def equalize(
     model: InferenceModel,
     *,
     rounds: int = 20,
+    feeds: Iterable[Feed] | None = None,
     feed: Mapping[str, npt.NDArray[Any]] | None = None,
     tolerance: float = 1e-5,
 ) -> EqualizedModel:
@@ -58,18 +66,22 @@ def equalize(
     an output of the first layer and ``r2`` as an input of the second one, ``s = sqrt(r1 / r2)``: weights and bias of
     the first are divided by it, the weights of the second multiplied, and both have the range ``sqrt(r1 * r2)``. In
     float nothing changes, since what is between the layers (relu, leaky relu, pooling) lets a positive factor pass.
+    ``relu6`` does not: scaled, it would cut every channel off elsewhere. With ``feeds``, one whose output stays below 6
+    on all of this data becomes ``relu``, which is the same on it and lets factors pass; on other data, what would have
+    been cut off is not any more. One that reaches 6 stays, with the reason in ``skipped``.
     Chains are gone through until no factor changes. A channel without weights on one side keeps its scale. Do it after
     folding batch norms and before calibration: activations change by the same factors.
 
     Args:
         model: an inference model; it is left as it is.
         rounds: how often chains are gone through at most.
-        feed: arrays for the comparison; made up where missing.
+        feeds: calibration data, to tell which ``relu6`` cut nothing off; None leaves them all.
+        feed: arrays for the comparison; the first of ``feeds`` where missing, or made up.
         tolerance: largest difference allowed, as a fraction of the largest absolute output.
 
     Raises:
         ConfigError: ``rounds`` is not positive.
-        DataError: a weight that is not finite.
+        DataError: a weight that is not finite, or data that the program cannot run on.
         GraphError: the scope lacks a parameter.
         EquivalenceError: the outputs differ by more than ``tolerance``.
 
@@ -80,7 +92,8 @@ def equalize(
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ConfigError(f'rounds must be a positive whole number, not {rounds!r}')
     graph = GraphWrapper(model.program)
-    pairs, skipped = find_pairs(graph, [GraphWrapper.name_of(item) for item in model.fetches])
+    largest, first = _largest_cut(graph, model, feeds)
+    pairs, skipped = find_pairs(graph, [GraphWrapper.name_of(item) for item in model.fetches], largest)
     arrays = _parameters(pairs, model.scope)
     before = _spreads(pairs, arrays)
     factors: dict[tuple[str, str], Array] = {
@@ -91,10 +104,57 @@ def equalize(
             break
     after = _spreads(pairs, arrays)
     changed = {name: array.astype(np.float32) for name, array in arrays.items()}
-    found = model._replace(scope=own_scope(graph, model.scope, changed))
-    arrived = {**synthesize_feeds(model.program, model.feeds), **(feed or {})}
+    replaced = {
+        op.all_outputs()[0].name(): largest[op.all_outputs()[0].name()] for pair in pairs for op in pair.cutting
+    }
+    found = _uncut(model._replace(scope=own_scope(graph, model.scope, changed)), replaced)
+    arrived = {**synthesize_feeds(model.program, model.feeds), **first, **(feed or {})}
     difference = _compare(model, found, arrived, tolerance)
-    return EqualizedModel(found, factors, skipped, {name: (before[name], after[name]) for name in before}, *difference)
+    spreads = {name: (before[name], after[name]) for name in before}
+    return EqualizedModel(found, factors, skipped, spreads, replaced, *difference)
+
+
+def _largest_cut(
+    graph: GraphWrapper, model: InferenceModel, feeds: Iterable[Feed] | None
+) -> tuple[dict[str, float], Feed]:
+    """Return the largest output of every ``relu6`` on the data, and its first batch."""
+    names = [op.all_outputs()[0].name() for op in _rectifiers(graph)]
+    if feeds is None or not names:
+        return {}, {}
+    first: Feed = {}
+    seen = calibrate(graph.program, _noting(feeds, first), names, model.scope)
+    return {name: seen[name].abs_max for name in names}, first
+
+
+def _rectifiers(graph: GraphWrapper) -> list[OpWrapper]:
+    return [op for op in graph.ops() if op.type() == 'relu6']
+
+
+def _noting(feeds: Iterable[Feed], first: Feed) -> Iterator[Feed]:
+    for feed in feeds:
+        if not first:
+            first.update(feed)
+        yield feed
+
+
+def _uncut(model: InferenceModel, outputs: Collection[str]) -> InferenceModel:
+    """Return a model with ``relu`` in the place of some ``relu6``."""
+    if not outputs:
+        return model
+    names = [GraphWrapper.name_of(item) for item in model.fetches]
+    program = clone_program(model.program)
+    with matching_ir(program):
+        graph = GraphWrapper(program)
+        doomed = []
+        for place, op in enumerate(_rectifiers(graph)):
+            if op.all_outputs()[0].name() in outputs:
+                doomed.append(place)
+                Insertion(graph, after=op).op('relu', {'X': op.all_inputs()[0]}, into=op.all_outputs()[0])
+        graph = GraphWrapper(program)
+        rectifiers = _rectifiers(graph)
+        remove_operators(graph, [rectifiers[place] for place in doomed])
+    graph = GraphWrapper(program)
+    return model._replace(program=program, fetches=[graph.var(name).raw for name in names])
 
 
 def _key(pair: EqualizedPair) -> tuple[str, str]:

@@ -17,7 +17,7 @@ __all__ = ['EqualizedPair', 'find_pairs']
 # f(s * x) = s * f(x) for every s > 0, channel by channel.
 _HOMOGENEOUS: Final = frozenset({'relu', 'leaky_relu', 'pool2d', 'dropout', 'assign'})
 _NOT_HOMOGENEOUS: Final[Mapping[str, str]] = {
-    'relu6': 'relu6 cuts off at 6 whatever the scale; with relu in its place it could be equalized',
+    'relu6': 'relu6 cuts off at 6 whatever the scale; where data never reaches that, feeds= puts relu in its place',
 }
 _PRODUCTS: Final = frozenset({'mul', 'matmul', 'matmul_v2'})
 _FLATTENING: Final = frozenset({'flatten_contiguous_range', 'flatten2', 'reshape2', 'squeeze2'})
@@ -32,25 +32,30 @@ class EqualizedPair:
         first: the one whose output channels are divided by factors.
         second: the one whose input channels are multiplied by them.
         bias: of the first one, or None.
+        cutting: operators between them that cut off, where nothing is cut off.
     """
 
     first: OpWrapper
     second: OpWrapper
     bias: LayerBias | None
+    cutting: tuple[OpWrapper, ...] = ()
 
 
-def find_pairs(graph: GraphWrapper, kept: Collection[str]) -> tuple[list[EqualizedPair], dict[str, str]]:
+def find_pairs(
+    graph: GraphWrapper, kept: Collection[str], largest: Mapping[str, float] | None = None
+) -> tuple[list[EqualizedPair], dict[str, str]]:
     """Return all pairs in program order and, by its output, for every other layer why it is not the first of one.
 
     Args:
         graph: an inference program.
         kept: names of its outputs.
+        largest: by output of a ``relu6``, the largest value seen. Those below the cut let scales pass.
     """
     users = users_by_name(graph)
     pairs, skipped = [], {}
     for op in graph.ops():
         if op.type() in WEIGHTS and weight_of(op).is_parameter():
-            found = _pair(op, kept, users)
+            found = _pair(op, kept, users, largest or {})
             if isinstance(found, str):
                 skipped[op.all_outputs()[0].name()] = found
             else:
@@ -58,7 +63,7 @@ def find_pairs(graph: GraphWrapper, kept: Collection[str]) -> tuple[list[Equaliz
     return pairs, skipped
 
 
-def _pair(first: OpWrapper, kept: Collection[str], users: Users) -> EqualizedPair | str:
+def _pair(first: OpWrapper, kept: Collection[str], users: Users, largest: Mapping[str, float]) -> EqualizedPair | str:
     bias = find_bias(first, kept, users)
     if isinstance(bias, str):
         return bias
@@ -66,12 +71,12 @@ def _pair(first: OpWrapper, kept: Collection[str], users: Users) -> EqualizedPai
     if reason is not None:
         return reason
     end = bias.result if bias is not None else first.all_outputs()[0]
-    found = _next_layer(end, kept)
+    found = _next_layer(end, kept, largest)
     if isinstance(found, str):
         return found
-    layer, source = found
+    layer, source, cutting = found
     reason = _unusable(layer, users) or _mismatch(first, layer, source)
-    return reason if reason is not None else EqualizedPair(first, layer, bias)
+    return reason if reason is not None else EqualizedPair(first, layer, bias, cutting)
 
 
 def _unusable(layer: OpWrapper, users: Users) -> str | None:
@@ -87,8 +92,17 @@ def _unusable(layer: OpWrapper, users: Users) -> str | None:
     return None
 
 
-def _next_layer(var: VarWrapper, kept: Collection[str]) -> tuple[OpWrapper, VarWrapper] | str:
-    """Follow the only readers of a tensor to the next operator with weights, and return it with what it reads."""
+def _cut_of(op: OpWrapper) -> float:
+    """Return where a ``relu6`` cuts off."""
+    threshold = op.attr('threshold')
+    return 6.0 if threshold is None else float(threshold)
+
+
+def _next_layer(
+    var: VarWrapper, kept: Collection[str], largest: Mapping[str, float]
+) -> tuple[OpWrapper, VarWrapper, tuple[OpWrapper, ...]] | str:
+    """Follow the only readers of a tensor to the next operator with weights; return it, what it reads, and cuts."""
+    cutting: list[OpWrapper] = []
     while True:
         if var.name() in kept:
             return f'{var.name()!r} is an output of the program'
@@ -97,11 +111,25 @@ def _next_layer(var: VarWrapper, kept: Collection[str]) -> tuple[OpWrapper, VarW
             return f'{var.name()!r} is read by {len(readers)} operators'
         reader = readers[0]
         if reader.type() in WEIGHTS:
-            return (reader, var) if var is not weight_of(reader) else f'{var.name()!r} is used as a weight'
-        if reader.type() not in _HOMOGENEOUS and not _keeps_channels(reader, var):
+            return (
+                (reader, var, tuple(cutting)) if var is not weight_of(reader) else f'{var.name()!r} is used as a weight'
+            )
+        if reader.type() == 'relu6' and reader.all_outputs()[0].name() in largest:
+            reason = _cuts_off(reader, largest[reader.all_outputs()[0].name()])
+            if reason is not None:
+                return f'{var.name()!r} is read by relu6: {reason}'
+            cutting.append(reader)
+        elif reader.type() not in _HOMOGENEOUS and not _keeps_channels(reader, var):
             why = _NOT_HOMOGENEOUS.get(reader.type(), f'the scale of its channels does not pass {reader.type()}')
             return f'{var.name()!r} is read by {reader.type()}: {why}'
         var = reader.all_outputs()[0]
+
+
+def _cuts_off(op: OpWrapper, largest: float) -> str | None:
+    cut = _cut_of(op)
+    if largest < cut:
+        return None
+    return f'it cuts off at {cut:g}, which the data reaches, whatever the scale'
 
 
 def _keeps_channels(op: OpWrapper, var: VarWrapper) -> bool:

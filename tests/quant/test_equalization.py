@@ -204,3 +204,38 @@ def test_what_is_checked() -> None:
     store_array(model.scope, name, load_array(model.scope, name) * np.float32(np.nan))
     with pytest.raises(DataError, match=f"'{name}' has NaN"):
         equalize(model)
+
+
+def six(x: Any) -> Any:
+    x = F.relu6(nn.Conv2D(3, 6, 3)(x))
+    x = F.relu6(nn.Conv2D(6, 6, 3, groups=6)(x))
+    return nn.Linear(4, 5)(paddle.flatten(F.adaptive_avg_pool2d(F.relu6(nn.Conv2D(6, 4, 1)(x)), 1), 1))
+
+
+def test_a_relu6_that_cuts_nothing_off_lets_factors_pass() -> None:
+    net = nets.build(six, (3, 9, 9))
+    first = nets.operators(net.program, 'conv2d')[0].inputs('Filter')[0].name()
+    cuts = [op.all_outputs()[0].name() for op in nets.operators(net.program, 'relu6')]
+    values = dict(zip(cuts, net.run(*cuts)))
+    store_array(net.scope, first, load_array(net.scope, first) * np.float32(6.5 / values[cuts[0]].max()))
+    values = dict(zip(cuts, net.run(*cuts)))
+    assert values[cuts[0]].max() == 6.0 and max(values[name].max() for name in cuts[1:]) < 6.0
+    before, state = repr(GraphWrapper(net.program).ops()), nets.state_of(net)
+    found = equalize(InferenceModel(*net.model), feeds=[net.feed])
+    assert found.replaced == {name: pytest.approx(values[name].max()) for name in cuts[1:]}
+    assert len(found.factors) == 2 and len(found.skipped) == 2
+    assert 'cuts off at 6, which the data reaches' in next(iter(found.skipped.values()))
+    kinds = [op.type() for op in GraphWrapper(found.model.program).ops()]
+    assert (kinds.count('relu6'), kinds.count('relu')) == (1, 2)
+    expected, outputs = net.run()[0], nets.run(found.model.program, found.model.scope, net.feed, found.model.fetches)[0]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
+    assert all(after <= 1.05 * former for former, after in found.spread.values())
+    nets.assert_untouched(net, before, state)
+    left = equalize(InferenceModel(*net.model), feed=net.feed)
+    assert not left.factors and not left.replaced and all('feeds=' in text for text in list(left.skipped.values())[:3])
+
+
+def test_a_relu6_between_no_pair_stays() -> None:
+    net = nets.build(lambda x: F.relu6(nn.Conv2D(3, 4, 1)(x)), (3, 5, 5))
+    found = equalize(InferenceModel(*net.model), feeds=[net.feed])
+    assert not found.replaced and found.model.program is net.program
