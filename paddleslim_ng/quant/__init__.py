@@ -36,6 +36,8 @@ from paddleslim_ng.quant.post_training import (
     quant_post_static,
     quantize_model,
 )
+from paddleslim_ng.quant.post_training_search import quant_post_hpo
+from paddleslim_ng.quant.quantization_trials import SearchedModel
 from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
 from paddleslim_ng.quant.reconstruction import BlockResult, Learning, ReconstructedModel, reconstruct
 from paddleslim_ng.quant.reconstruction_static import quant_recon_static
@@ -46,8 +48,15 @@ from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatisti
 from paddleslim_ng.quant.storage import StorageReport, TensorStorage, storage_report
 from paddleslim_ng.quant.straight_through import FakeQuantizer, quantize_reads
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
+from paddleslim_ng.quant.trial_log import Trial
 from paddleslim_ng.quant.uniform_quantizer import UniformQuantizer
 from paddleslim_ng.quant.variants import QuantizedVariants
+from paddleslim_ng.quant.weight_only import (
+    WeightOnlyModel,
+    quant_post_dynamic,
+    quant_post_only_weight,
+    quantize_weights,
+)
 
 __all__ = [
     'ACTIVATION_QUANTIZERS',
@@ -95,6 +104,7 @@ __all__ = [
     'RangeQuantizer',
     'ReconstructedModel',
     'RuntimeErrors',
+    'SearchedModel',
     'SimulatedProgram',
     'StorageReport',
     'TargetModel',
@@ -104,7 +114,9 @@ __all__ = [
     'TensorSize',
     'TensorStatistics',
     'TensorStorage',
+    'Trial',
     'UniformQuantizer',
+    'WeightOnlyModel',
     'abs_max_scale',
     'bit_layers',
     'bit_sensitivity',
@@ -125,11 +137,15 @@ __all__ = [
     'quant_aware',
     'quant_embedding',
     'quant_post',
+    'quant_post_dynamic',
+    'quant_post_hpo',
+    'quant_post_only_weight',
     'quant_post_static',
     'quant_recon_static',
     'quantize',
     'quantize_model',
     'quantize_reads',
+    'quantize_weights',
     'read_feeds',
     'reconstruct',
     'refine_bits',
