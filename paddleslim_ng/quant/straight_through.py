@@ -18,7 +18,7 @@ from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.core.marks import FAKE_QUANTIZER, mark, mark_of
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['FakeQuantizer', 'check_reads', 'quantize_reads', 'quantized_name', 'steps_to_grid']
+__all__ = ['FAKE_QUANTIZER', 'FakeQuantizer', 'check_reads', 'quantize_reads', 'quantized_name', 'steps_to_grid']
 
 # The largest float32 below one half: added to a magnitude, it carries halves over, and nothing that is less.
 _BELOW_HALF = 0.4999999701976776
