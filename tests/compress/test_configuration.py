@@ -154,6 +154,15 @@ def test_the_same_file_may_come_twice(tmp_path: Path) -> None:
     assert set(load_config(main).instances) == {'prune', 'norm'}
 
 
+def test_an_empty_section_hides_nothing(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        main='version: 1.0\ninclude: base.yaml\nstrategies:\ncompressor:\n',
+        base=PRUNE + 'compressor: {epoch: 1, strategies: [prune]}\n',
+    )
+    assert [one.name for one in load_config(main).strategies] == ['prune']
+
+
 def test_words_for_nothing(tmp_path: Path) -> None:
     text = (
         'version: 1.0\nstrategies:\n  prune:\n    class: UniformPruneStrategy\n    pruner: none\n'
@@ -203,7 +212,7 @@ class Modelled(Strategy):
 """
 USER = """\
 version: 1.0
-pruners:
+controllers:
   a: {class: own_classes.Helper, size: 2}
   b: {class: 'own_classes:Helper'}
 strategies:
@@ -244,11 +253,13 @@ def test_classes_of_the_user_may_be_left_alone(own_classes: Path) -> None:
 
 def test_instances_that_refer_to_each_other(own_classes: Path) -> None:
     text = (
-        'version: 1.0\npruners:\n'
+        'version: 1.0\ncontrollers:\n'
         '  a: {class: own_classes.Plain, helper: b}\n  b: {class: own_classes.Plain, helper: a}\n'
         'strategies:\n  s: {class: own_classes.Plain, helper: a}\ncompressor: {epoch: 1, strategies: [s]}\n'
     )
-    with pytest.raises(ConfigError, match=r'main.yaml:3: pruners.a: the instances refer to each other: a -> b -> a'):
+    with pytest.raises(
+        ConfigError, match=r'main.yaml:3: controllers.a: the instances refer to each other: a -> b -> a'
+    ):
         load_config(write(own_classes, main=text))
 
 

@@ -169,14 +169,18 @@ def test_two_includes_that_disagree(folder: Path) -> None:
     assert found is not None and found.model_dump()['heads'] == 'heads'
 
 
-USERS = {
-    'missing_module': ('nowhere_at_all.Mine', None, "cannot be imported: there is no module 'nowhere_at_all'"),
-    'missing_class': ('own_module.Mime', 'class Mine: pass', "the module has no 'Mime'; did you mean 'Mine'"),
-    'broken': ('own_module.Mine', '1 / 0', 'cannot be imported: ZeroDivisionError'),
-    'needs_more': ('own_module.Mine', 'import not_there', "there is no module 'not_there'"),
-    'no_strategy': ('own_module.Mine', 'class Mine: pass', 'is no subclass of slim.compress.Strategy'),
-    'no_class': ('own_module.Mine', 'Mine = 3', 'is no class but int'),
-    'any_arguments': (
+USERS: dict[str, tuple[str, str, str | None, str]] = {
+    'missing module': ('strategies', 'nowhere_at_all.Mine', None, "there is no module 'nowhere_at_all'"),
+    'missing class': ('strategies', 'own_module.Mime', 'class Mine: pass', "has no 'Mime'; did you mean 'Mine'"),
+    'broken': ('strategies', 'own_module.Mine', '1 / 0', 'cannot be imported: ZeroDivisionError'),
+    'needs more': ('strategies', 'own_module.Mine', 'import not_there', "there is no module 'not_there'"),
+    'no strategy': ('strategies', 'own_module.Mine', 'class Mine: pass', 'no subclass of slim.compress.Strategy'),
+    'no distiller': ('distillers', 'subprocess.Popen', None, 'no subclass of slim.compress.Distiller'),
+    'no pruner': ('pruners', 'subprocess.Popen', None, 'has no method make(round_to)'),
+    'function': ('controllers', 'os.system', None, 'is no class but builtin_function_or_method'),
+    'number': ('strategies', 'own_module.Mine', 'Mine = 3', 'is no class but int'),
+    'any arguments': (
+        'strategies',
         'own_module.Mine',
         'from paddleslim_ng.compress.strategy import Strategy\n'
         'class Mine(Strategy):\n  def __init__(self, **args): ...',
@@ -187,19 +191,33 @@ USERS = {
 
 @pytest.mark.parametrize('name', USERS)
 def test_classes_of_the_user(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, source, message = USERS[name]
+    section, path, source, message = USERS[name]
     monkeypatch.delitem(sys.modules, 'own_module', raising=False)
     if source is not None:
         (folder / 'own_module.py').write_text(source, 'utf-8')
     main = write(
-        folder,
-        main=f'version: 1.0\nstrategies:\n  own:\n    class: {path}\ncompressor: {{epoch: 1, strategies: [own]}}\n',
+        folder, main=f'version: 1.0\n{section}:\n  own:\n    class: {path}\ncompressor: {{epoch: 1, strategies: []}}\n'
     )
     with pytest.raises(ConfigurationError) as caught:
         load_config(main)
-    assert str(caught.value).startswith(f'{main}:4: strategies.own.class: ')
+    assert str(caught.value).startswith(f'{main}:4: {section}.own.class: ')
     assert message in str(caught.value)
-    assert not load_config(main, import_classes=False).strategies[0].plugin
+    assert load_config(main, import_classes=False).instances['own'].plugin is None
+
+
+def test_problems_of_several_files_stay_together(folder: Path) -> None:
+    main = write(
+        folder,
+        main='version: 1.0\ninclude: one.yaml\nstrategies:\n  a: 3\n  b: 4\ncompressor: {strategies: [c]}\n',
+        one='distillers: {d: 5}\npruners: {e: 6}\n',
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(main)
+    places = [str(problem.place).removeprefix(f'{folder}/') for problem in caught.value.problems]
+    assert places in (
+        ['main.yaml:4', 'main.yaml:5', 'main.yaml:6', 'one.yaml:1', 'one.yaml:2'],
+        ['one.yaml:1', 'one.yaml:2', 'main.yaml:4', 'main.yaml:5', 'main.yaml:6'],
+    )
 
 
 def test_keys_of_a_users_class(folder: Path) -> None:

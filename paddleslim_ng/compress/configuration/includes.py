@@ -89,10 +89,11 @@ class _Merged:
             ConfigurationError: another included file says it, too, and differently.
         """
         for section, value in other.data.items():
-            if not isinstance(value, dict) or not isinstance(self._data.get(section, {}), dict):
+            if not isinstance(value, dict) or not isinstance(self._data.get(section) or {}, dict):
                 self._take((section,), value, other, place)
                 continue
-            self._data.setdefault(section, {})
+            if self._data.get(section) is None:
+                self._data[section] = {}
             self._adopt((section,), other, deep=False)
             for name, item in value.items():
                 self._take((section, name), item, other, place)

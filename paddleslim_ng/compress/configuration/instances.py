@@ -158,9 +158,8 @@ class Instances:
         path = (instance.section, instance.name)
         try:
             target = import_target(instance.class_name)
+            _require_kind(target, instance)
             plugin = PluginClass(instance.section, instance.class_name, options_of(target), target)
-            if instance.section == 'strategies':
-                _require_strategy(target, instance.class_name)
         except ConfigError as error:
             self._note((*path, _CLASS), str(error))
             return
@@ -206,8 +205,23 @@ def _mentions(value: Any, name: str) -> bool:
     return any(_mentions(item, name) for item in value) if isinstance(value, list) else value == name
 
 
-def _require_strategy(target: Any, class_name: str) -> None:
-    from paddleslim_ng.compress.strategy import Strategy
+def _require_kind(target: Any, instance: Instance) -> None:
+    """Refuse what is no class, or none for this section, so that a file cannot have just anything called.
 
-    if not (isinstance(target, type) and issubclass(target, Strategy)):
-        raise ConfigError(f'{class_name!r} is no subclass of slim.compress.Strategy')
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(target, type):
+        raise ConfigError(f'{instance.class_name!r} is no class but {type(target).__name__}')
+    if instance.section == 'strategies':
+        from paddleslim_ng.compress.strategy import Strategy
+
+        if not issubclass(target, Strategy):
+            raise ConfigError(f'{instance.class_name!r} is no subclass of slim.compress.Strategy')
+    elif instance.section == 'distillers':
+        from paddleslim_ng.compress.plugins import Distiller
+
+        if not issubclass(target, Distiller):
+            raise ConfigError(f'{instance.class_name!r} is no subclass of slim.compress.Distiller')
+    elif instance.section == 'pruners' and not callable(getattr(target, 'make', None)):
+        raise ConfigError(f'{instance.class_name!r} has no method make(round_to), which returns a slim.prune.Pruner')

@@ -55,12 +55,14 @@ class ConfigurationError(ConfigError):
     """A configuration is unusable; the message has one line ``file:line: key: what is wrong`` for each problem.
 
     Attributes:
-        problems: all of them, in the order of the file.
+        problems: all of them, in the order of each file.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        ordered = sorted(problems, key=lambda problem: (problem.place.line or 0, problem.place.column or 0))
-        self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(ordered))
+        found = list(dict.fromkeys(problems))
+        files = list(dict.fromkeys(problem.place.file for problem in found))
+        found.sort(key=lambda problem: (files.index(problem.place.file), problem.place.line or 0))
+        self.problems: tuple[Problem, ...] = tuple(found)
         super().__init__('\n'.join(map(str, self.problems)))
 
     @classmethod

@@ -137,7 +137,7 @@ def import_target(path: str) -> Callable[..., Any]:
     """Import a class by its path, ``package.module.Class`` or ``package.module:Class``.
 
     Raises:
-        ConfigError: the module or the class does not exist, or the module raises an error.
+        ConfigError: the module or the name does not exist, or the module raises an error.
     """
     module, name = split_target(path)
     try:
@@ -150,7 +150,5 @@ def import_target(path: str) -> Callable[..., Any]:
     found = getattr(loaded, name, None)
     if found is None:
         raise ConfigError(f'{path!r} cannot be imported: the module has no {name!r}{nearest_names(name, dir(loaded))}')
-    if not callable(found):
-        raise ConfigError(f'{path!r} is no class but {type(found).__name__}')
     made: Callable[..., Any] = found
     return made
