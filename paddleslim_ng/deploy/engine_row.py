@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from paddleslim_ng.deploy.engines import ENGINES
 from paddleslim_ng.deploy.kernel_count import KernelCount
 from paddleslim_ng.deploy.verification import Figures
 from paddleslim_ng.runtime.latency import Latency
 
-__all__ = ['EngineRow', 'counterpart', 'measured']
+__all__ = ['EngineRow', 'counterpart', 'measured', 'percent']
+
+_MEANINGLESS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,8 @@ def counterpart(rows: Sequence[EngineRow], baseline: str | None, engine: str) ->
     found = measured(rows, baseline, engine)
     in_float = ENGINES[engine].in_float
     return found if found is not None or in_float is None else measured(rows, baseline, in_float)
+
+
+def percent(fraction: float) -> str:
+    """Write a difference; beyond ten times the scale its size says nothing."""
+    return f'{fraction:.1%}' if fraction < _MEANINGLESS else f'more than {_MEANINGLESS:.0%}'

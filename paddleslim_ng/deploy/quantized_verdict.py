@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from paddleslim_ng.deploy.engine_row import EngineRow
+from paddleslim_ng.deploy.engine_row import EngineRow, percent
 
 __all__ = ['DEFECTS', 'about_quantization']
 
@@ -54,9 +54,8 @@ def _distance(label: str, rows: Sequence[EngineRow], baseline: str | None) -> li
         if figures is None or not math.isfinite(figures.relative_difference):
             continue
         where = row.title if row.engine in DEFECTS else 'simulated in float'
-        parts.setdefault(
-            where, f'{figures.relative_difference:.1%} of their scale, {where} (top-1 agreement {figures.top1:.1%})'
-        )
+        share = percent(figures.relative_difference)
+        parts.setdefault(where, f'{share} of their scale, {where} (top-1 agreement {figures.top1:.1%})')
     if not parts:
         return []
     return [f'outputs of {label} differ from those of {baseline} on these inputs by {", ".join(parts.values())}']

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paddleslim_ng.deploy.engine_row import EngineRow, counterpart
+from paddleslim_ng.deploy.engine_row import EngineRow, counterpart, percent
 from paddleslim_ng.deploy.engines import ENGINES
 from paddleslim_ng.deploy.quantized_verdict import about_quantization
 from paddleslim_ng.runtime.latency import Latency
@@ -187,7 +187,7 @@ def _about_outputs(row: EngineRow, first: EngineRow) -> str:
     if row.difference is None or not math.isfinite(row.difference):
         return f'outputs of {row.model} on {row.title} are no numbers, or of another shape: {advice}'
     return (
-        f'outputs of {row.model} on {row.title} differ by {row.difference:.1%} of their scale from those on '
+        f'outputs of {row.model} on {row.title} differ by {percent(row.difference)} of their scale from those on '
         f'{first.title}: {advice}'
     )
 
