@@ -92,7 +92,7 @@ class Expressions:
         return self.here.op('floor', {'X': x})
 
     def round(self, x: VarWrapper) -> VarWrapper:
-        """Return the nearest whole numbers, halves away from zero (Paddle's own differ); no gradient but zeros passes."""
+        """Return the nearest whole numbers, halves away from zero, unlike Paddle; no gradient but zeros passes."""
         return self.multiply(self.sign(x), self.floor(self.scale(self.abs(x), 1.0, _BELOW_HALF)))
 
     def power(self, x: VarWrapper, exponent: float) -> VarWrapper:

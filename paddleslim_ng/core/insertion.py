@@ -170,6 +170,54 @@ class Insertion:
         finally:
             self._role = before
 
+    def copy(
+        self, source: GraphWrapper, wanted: Sequence[VarWrapper | str], known: Mapping[str, VarWrapper], prefix: str
+    ) -> dict[str, VarWrapper]:
+        """Copy from another program what computes some variables from others; the scope is left alone.
+
+        Args:
+            source: a wrapped program of the same IR; it stays as it is.
+            wanted: variables of it.
+            known: ``{variable of the source: variable here that stands for it}``.
+            prefix: for the names of all that is copied. Parameters keep their settings, and are trained here, too.
+
+        Returns:
+            ``{variable of the source: its copy, or what stands for it}``.
+
+        Raises:
+            GraphError: a name is taken.
+        """
+        from paddleslim_ng.core import copying
+
+        place = self._legacy_place(self.graph.program.global_block()) if self.graph.ir == 'legacy' else 0
+        made, found = copying.copy(self, source, [source.var(item) for item in wanted], known, prefix, place)
+        self.built.extend(made)
+        if made and self._before is None:
+            self._after = made[-1]
+        return found
+
+    @property
+    def role_number(self) -> int:
+        """Paddle's number of the role of what is built here."""
+        return self._role
+
+    @contextmanager
+    def at_this_place(self, last: Any = None) -> Iterator[None]:
+        """Let what Paddle builds within the ``with`` block of a PIR program stand here.
+
+        Args:
+            last: operator that was built here last, where places move behind what is built.
+        """
+        if self._before is not None:
+            guard = paddle_compat.insertion_before(self._before)
+        else:
+            anchor = last if last is not None else self._after
+            guard = paddle_compat.insertion_after(
+                anchor if anchor is not None else self.graph.program.global_block().ops[-1]
+            )
+        with guard:
+            yield
+
     def redirect(self, old: VarWrapper | str, new: VarWrapper | str, readers: Sequence[OpWrapper]) -> None:
         """Let some operators read ``new`` wherever they read ``old``.
 
@@ -245,13 +293,8 @@ class Insertion:
 
     def _emit(self, name: str, *arguments: Any, place: int | None = None) -> Any:
         """Build a PIR operator here, behind which this place moves; return its result, or the one at ``place``."""
-        if self._before is not None:
-            with paddle_compat.insertion_before(self._before):
-                result = paddle_compat.pir_call(name, *arguments)
-        else:
-            anchor = self._after if self._after is not None else self.graph.program.global_block().ops[-1]
-            with paddle_compat.insertion_after(anchor):
-                result = paddle_compat.pir_call(name, *arguments)
+        with self.at_this_place():
+            result = paddle_compat.pir_call(name, *arguments)
         if place is not None:
             result = result[place]
         made = result.get_defining_op() if result is not None else None

@@ -12,7 +12,7 @@ from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper, VarWrapper
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['MergedProgram', 'merge_program']
+__all__ = ['MergedProgram', 'copy_settings', 'merge_program']
 
 _SETTINGS = ('regularizer', 'optimize_attr', 'need_clip', 'do_model_average')
 
@@ -81,11 +81,11 @@ def merge_program(
 
             names, undo = merging_pir.copy_into(target, source, kept, inputs, prefix, frozen)
         if not frozen:
-            _copy_settings(source, target, state, names)
+            copy_settings(source, target, state, names)
     return MergedProgram(prefix, dict(inputs), names, state, tuple(left_out), undo)
 
 
-def _copy_settings(source: GraphWrapper, target: GraphWrapper, state: Iterable[str], names: Mapping[str, str]) -> None:
+def copy_settings(source: GraphWrapper, target: GraphWrapper, state: Iterable[str], names: Mapping[str, str]) -> None:
     """Give copied parameters the regularizer, learning rate factor and so on of the originals; Paddle forgets them."""
     merged = GraphWrapper(target.program)
     for name in state:

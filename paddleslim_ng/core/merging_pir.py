@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 from paddleslim_ng.core import naming, paddle_compat
 from paddleslim_ng.core.graph_wrapper import GraphWrapper, OpWrapper
 from paddleslim_ng.core.teachers import mark_teacher
 
-__all__ = ['copy_into', 'raw_ancestors']
+__all__ = ['copy_into', 'raw_ancestors', 'rename_copy']
 
 _NAMED_BY = {'builtin.parameter': 'parameter_name', 'pd_op.data': 'name'}
 
@@ -42,7 +43,7 @@ def copy_into(
                 made.append(copy)
                 for old, new in zip(op.results(), copy.results()):
                     mapping.add(old, new)
-                _rename(copy, inputs, prefix)
+                rename_copy(copy, prefix, inputs)
                 _settle(copy, frozen, prefix)
                 names.update({old: inputs.get(old, prefix + old) for old in old_names if old})
     block = target.program.global_block()
@@ -94,7 +95,8 @@ def _behind(target: GraphWrapper, shared: Iterable[Any]) -> AbstractContextManag
     return paddle_compat.insertion_before(block[last + 1])
 
 
-def _rename(op: Any, inputs: Mapping[str, str], prefix: str) -> None:
+def rename_copy(op: Any, prefix: str, inputs: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Put a prefix before the names of a copied operator, save for inputs that have other names."""
     key = _NAMED_BY.get(op.name())
     if key is not None:
         old = str(op.str_attr(key))

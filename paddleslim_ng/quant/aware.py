@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paddle
 
-from paddleslim_ng.core import GraphWrapper, OpWrapper, VarWrapper, clone_program, load_array, store_array
+from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, load_array, store_array
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.quant.aware_records import Record, note, note_skipped
 from paddleslim_ng.quant.aware_targets import aware_targets
 from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
+from paddleslim_ng.quant.custom_functions import CustomFunction, Function
+from paddleslim_ng.quant.function_placement import Functions, PlacedTensor, PlacedTensors, place_functions
 from paddleslim_ng.quant.learned_quantizers import Learner
-from paddleslim_ng.quant.placement import operator_of
 from paddleslim_ng.quant.quantization_delay import DelayedQuantizer, QuantizationDelay
 from paddleslim_ng.quant.scale_optimizer import optimize_scales
 from paddleslim_ng.quant.scale_states import ScaleUse, check_scales, remember_scales, store_initial
@@ -37,8 +38,12 @@ def quant_aware(
     config: Any = None,
     scope: Any = None,
     for_test: bool = False,
-    *,
+    weight_quantize_func: Function | None = None,
+    act_quantize_func: Function | None = None,
+    weight_preprocess_func: Function | None = None,
+    act_preprocess_func: Function | None = None,
     optimizer_func: Callable[[], Any] | None = None,
+    executor: Any = None,
     return_program: bool = True,
 ) -> Any:
     """Let a program train, or evaluate, with the rounding of integers simulated.
@@ -54,9 +59,19 @@ def quant_aware(
         scope: parameters; Paddle's global scope where None. It gets the scales.
         for_test: the program evaluates: operators of the backward pass and of the optimizer are dropped, and scales are
             only read. ``clone_program(quantized, for_test=True)`` of a quantized training program gives the same.
-        optimizer_func: returns the Paddle optimizer of learned scales, with a constant learning rate, for a program
-            that has been minimized; :func:`~paddleslim_ng.quant.scale_optimizer.default_optimizer` where None. Before
-            ``minimize`` it is not needed: the program's optimizer trains scales as it trains weights.
+        weight_quantize_func: a function of a Paddle variable or value that takes the place of the quantizer of weights;
+            see :mod:`~paddleslim_ng.quant.custom_functions`. No integers stand behind it, so what reads its results
+            stays in float where files are made.
+        act_quantize_func: the same for activations.
+        weight_preprocess_func: a function that weights pass before they are quantized; what reads them stays in float
+            where files are made.
+        act_preprocess_func: a function that activations pass before they are quantized, such as
+            :func:`~paddleslim_ng.quant.pact`; it becomes a part of the network.
+        optimizer_func: returns the Paddle optimizer of learned scales and of parameters of these functions, with a
+            constant learning rate, for a program that has been minimized;
+            :func:`~paddleslim_ng.quant.scale_optimizer.default_optimizer` where None. Before ``minimize`` it is not
+            needed: the program's optimizer trains them as it trains weights.
+        executor: accepted for PaddleSlim's users; nothing has to be run.
         return_program: accepted for PaddleSlim's users; a program is returned either way.
 
     Returns:
@@ -84,11 +99,13 @@ def quant_aware(
     source = program.program if isinstance(program, GraphWrapper) else program
     targets = aware_targets(source, settings)
     graph = GraphWrapper(clone_program(source, for_test=for_test))
-    quantizers = _insert(graph, targets, settings, scope, training=not for_test)
-    kept = _train_scales(graph, quantizers, optimizer_func, place)
+    functions = Functions(weight_quantize_func, act_quantize_func, weight_preprocess_func, act_preprocess_func)
+    placed = place_functions(graph, targets, functions)
+    quantizers = _insert(graph, placed, targets.skipped, settings, scope, training=not for_test)
+    kept = _train_scales(graph, [*placed.built, *quantizers], optimizer_func, place)
     use = ScaleUse(list(targets.weights), [str(item.scale_name) for item in quantizers if item.count_name is not None])
     check_scales(scope, use, training=not for_test)
-    store_initial(scope, quantizers, place, training=not for_test)
+    store_initial(scope, [*placed.built, *quantizers], place, training=not for_test)
     for name, value in kept.items():
         store_array(scope, name, value, place)
     remember_scales(scope, use, training=not for_test)
@@ -97,38 +114,37 @@ def quant_aware(
 
 
 def _insert(
-    graph: GraphWrapper, targets: Targets, config: AwareConfig, scope: Any, *, training: bool
+    graph: GraphWrapper,
+    placed: PlacedTensors,
+    skipped: Mapping[str, str],
+    config: AwareConfig,
+    scope: Any,
+    *,
+    training: bool,
 ) -> list[AwareQuantizer]:
-    readers: dict[str, list[OpWrapper]] = {}
-    for target in targets.operators:
-        op = operator_of(graph, target.output)
-        for name in target.tensors:
-            readers.setdefault(name, []).append(op)
-    weights = targets.weights
     made, notes = [], []
     delay = QuantizationDelay(config.quant_delay) if training and config.quant_delay else None
-    for name, ops in readers.items():
-        x = graph.var(name)
-        quantizer = _quantizer(x, weights.get(name), name in weights, config, scope, training)
+    for tensor in placed.tensors:
+        x = graph.var(tensor.name)
+        quantizer = _quantizer(x, tensor, config, scope, training)
         if delay is not None:
             quantizer = DelayedQuantizer(quantizer, delay)
-        y = quantize_reads(graph, x, ops, quantizer)
-        kind = 'weight' if name in weights else 'activation'
-        notes.append(
-            (y, Record(name, kind, quantizer.bits, quantizer.axis, quantizer.scale_name, quantizer.count_name))
-        )
+        y = quantize_reads(graph, x, tensor.readers, quantizer)
+        bits = quantizer.bits if tensor.has_integers else None
+        kind = 'weight' if tensor.is_weight else 'activation'
+        notes.append((y, Record(x.name(), kind, bits, quantizer.axis, quantizer.scale_name, quantizer.count_name)))
         made.append(quantizer)
     makers = _makers(graph, [y for y, _ in notes])
     for maker, (_, record) in zip(makers, notes):
         note(maker, record)
-    note_skipped(makers[0], targets.skipped)
+    note_skipped(makers[0], skipped)
     if delay is not None:
         delay.count(graph)
     return made
 
 
 def _train_scales(
-    graph: GraphWrapper, quantizers: list[AwareQuantizer], optimizer_func: Callable[[], Any] | None, place: Any
+    graph: GraphWrapper, quantizers: Sequence[AwareQuantizer], optimizer_func: Callable[[], Any] | None, place: Any
 ) -> dict[str, Any]:
     """Update what quantizers learn where the program has been minimized; return what the scope has to hold for that."""
     e = Expressions(Insertion(graph, role='backward'))
@@ -140,17 +156,14 @@ def _train_scales(
     return optimize_scales(graph, gradients, optimizer_func, place) if gradients else {}
 
 
-def _record(name: str, kind: str, quantizer: AwareQuantizer) -> Record:
-    return Record(name, kind, quantizer.bits, quantizer.axis, quantizer.scale_name, quantizer.count_name)
-
-
-def _quantizer(
-    x: VarWrapper, axis: int | None, is_weight: bool, config: AwareConfig, scope: Any, training: bool
-) -> AwareQuantizer:
-    value = load_array(scope, x.name()) if is_weight else None
-    bits = config.weight_bits if is_weight else config.activation_bits
-    request = QuantizerRequest(x.name(), x.shape(), bits, axis, training, value, config, not x.raw.stop_gradient)
-    if is_weight:
+def _quantizer(x: VarWrapper, tensor: PlacedTensor, config: AwareConfig, scope: Any, training: bool) -> AwareQuantizer:
+    if tensor.quantize is not None:
+        role = 'weight_quantize_func' if tensor.is_weight else 'act_quantize_func'
+        return CustomFunction(tensor.quantize, x, role)
+    value = load_array(scope, x.name()) if x.is_parameter() else None
+    bits = config.weight_bits if tensor.is_weight else config.activation_bits
+    request = QuantizerRequest(x.name(), x.shape(), bits, tensor.axis, training, value, config, not x.raw.stop_gradient)
+    if tensor.is_weight:
         return WEIGHT_QUANTIZERS[config.weight_quantize_type](request)
     return ACTIVATION_QUANTIZERS[config.activation_quantize_type](request)
 

@@ -27,7 +27,7 @@ class AwareQuantizer(FakeQuantizer, Protocol):
     """A fake quantizer that knows the integers that it stands for.
 
     Attributes:
-        bits: width of the integers.
+        bits: width of the integers; None where none stand behind it.
         axis: axis along which scales differ, or None.
         scale_name: once built, the name of the tensor in the scope that holds the scale, ``[1]`` or one for each
             channel; None where the largest magnitude of the tensor gives it.
@@ -36,7 +36,10 @@ class AwareQuantizer(FakeQuantizer, Protocol):
         initial: once built, what the scope has to hold before the first run, by name.
     """
 
-    bits: int
+    @property
+    def bits(self) -> int | None:
+        """Width of the integers."""
+
     axis: int | None
     scale_name: str | None
     count_name: str | None

@@ -117,8 +117,10 @@ def copy_variable(block: Any, name: str, variable: Any, stop_gradient: bool) -> 
     )
 
 
-def copy_operators(ops: list[Any], source: Any, block: Any, names: Mapping[str, str], prefix: str) -> None:
-    """Copy operators of a legacy program to the front of a block of another one, with the blocks that they own.
+def copy_operators(
+    ops: list[Any], source: Any, block: Any, names: Mapping[str, str], prefix: str, start: int = 0
+) -> None:
+    """Copy operators of a legacy program into a block of another one, with the blocks that they own.
 
     Args:
         ops: operators of one block of ``source``.
@@ -126,8 +128,9 @@ def copy_operators(ops: list[Any], source: Any, block: Any, names: Mapping[str, 
         block: block of another program, which has the variables that ``ops`` read and write.
         names: ``{name in the source: name in the target}``.
         prefix: for the names of variables in the blocks that operators own.
+        start: place of the first of them.
     """
-    for index, op in enumerate(ops):
+    for index, op in enumerate(ops, start):
         desc = block.desc._insert_op(index)
         desc.copy_from(op.desc)
         for slot in desc.input_names():
