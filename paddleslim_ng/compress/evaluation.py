@@ -173,7 +173,7 @@ def call_functions(functions: Mapping[str, EvalFunction], program: Any, scope: A
             if array.size != 1 or array.dtype.kind not in 'biuf':
                 raise DataError(f'eval_func {label!r} gave {value!r} for {name!r}, which is no number')
             found[str(name)] = float(array.reshape(()))
-    if ranks.size > 1:
+    if ranks.size > 1 and found:
         shared = ranks.mean(np.array(list(found.values())))
         found = dict(zip(found, map(float, shared)))
     return found

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.core.insertion import Insertion, insertable
+from paddleslim_ng.core.packed_gradients import COLLECTIVES
 
 __all__ = ['COLLECTIVES', 'all_reduce', 'broadcast', 'buckets', 'together']
 
-# Canonical types of operators that add something up over the ranks.
-COLLECTIVES = frozenset(
-    {'all_reduce', 'c_allreduce_sum', 'c_allreduce_avg', 'c_reduce_sum', 'reduce', 'reduce_scatter', 'c_reducescatter'}
-)
 Send = Callable[[Insertion, VarWrapper], VarWrapper]
 _END = 2**31 - 1
 # Gloo adds half-precision numbers up wrongly on Paddle 3, so they travel in single precision.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.core import OpWrapper, VarWrapper, has_array, load_array, shape_of, store_array, view_array
+from paddleslim_ng.core.packed_gradients import repack_gradients
 from paddleslim_ng.errors import GraphError
 from paddleslim_ng.prune.channels import Analysis, Cut, Layout
 from paddleslim_ng.prune.optimizer_state import Followers, is_idle, offset, state_of
@@ -247,11 +248,13 @@ def cut_graph(analysis: Analysis, cut: Cut, follow: Followers) -> None:
     # Operators that edits insert infer their types from these shapes.
     analysis.apply_edits(cut)
     if analysis.graph.ir == 'legacy':
+        repack_gradients(analysis.graph)
         analysis.graph.infer_shape()
         return
     for gradient, var in _gradients(analysis):
         if gradient.shape() != var.shape() and len(gradient.shape()) == len(var.shape()):
             gradient.set_shape(var.shape())
+    repack_gradients(analysis.graph)
 
 
 def _cut_shape(var: VarWrapper, layout: Layout, cut: Cut) -> tuple[int, ...]:

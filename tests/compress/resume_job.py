@@ -18,8 +18,9 @@ import paddle
 from paddleslim_ng.compress import Compressor, Context, Strategy
 from paddleslim_ng.compress.strategies import UniformPruneStrategy, UnstructuredPruneStrategy
 from paddleslim_ng.core import load_array, store_array
+from paddleslim_ng.distributed import Ranks
 from paddleslim_ng.runtime import snapshot
-from tests.compress.job_net import JobNet, batches, tensors
+from tests.compress.job_net import ALONE, JobNet, adam, batches, tensors
 
 EPOCHS = 4
 BATCHES = 5
@@ -28,12 +29,12 @@ BATCHES = 5
 class Shuffled:
     """Batches in an order of the epoch, drawn from a generator of its own, or from numpy's global one."""
 
-    def __init__(self, own: bool) -> None:
-        self.own = own
+    def __init__(self, own: bool, rank: int = 0) -> None:
+        self.own, self.rank = own, rank
         self.epoch = 0
 
     def __call__(self) -> Any:
-        rows = list(batches(BATCHES))
+        rows = list(batches(BATCHES, self.rank))
         if self.own:
             order = np.random.default_rng(self.epoch).permutation(len(rows))
         else:
@@ -112,12 +113,22 @@ NOWHERE = ('nowhere', 0, 0)
 
 
 def job(
-    folder: Path | None, point: tuple[str, int, int] = NOWHERE, action: Any = None, own_order: bool = True
+    folder: Path | None,
+    point: tuple[str, int, int] = NOWHERE,
+    action: Any = None,
+    own_order: bool = True,
+    ranks: Ranks = ALONE,
 ) -> tuple[JobNet, Compressor]:
     """Return the network and its job, which stops at a point."""
-    net = JobNet()
+    alone = ranks.size == 1
+    net = JobNet(minimize=alone)
     compressor = net.compressor(
-        train_reader=Shuffled(own_order), epoch=EPOCHS, checkpoint_path=folder, checkpoint_every=2
+        train_reader=Shuffled(own_order, ranks.rank),
+        train_optimizer=None if alone else adam,
+        epoch=EPOCHS,
+        checkpoint_path=folder,
+        checkpoint_every=2,
+        ranks=ranks,
     )
     compressor.add_strategy(UnstructuredPruneStrategy(0, 3, ratio=0.5))
     compressor.add_strategy(UniformPruneStrategy(1, target_ratio=0.4, pruned_params='conv.*', round_to=1))

@@ -31,7 +31,7 @@ class ChannelPruning(Strategy):
         pruned_params: regular expression that the whole name of a parameter to prune matches.
         excluded_params: the same for parameters to leave alone.
         max_ratio: largest share of the channels that a layer loses.
-        round_to: counts of channels that stay are multiples of this.
+        round_to: counts of channels that stay are multiples of this; a ``Pruner`` that is given has its own.
 
     Attributes:
         pruner: that does the work; its ``report`` tells of the last cut.
@@ -55,9 +55,10 @@ class ChannelPruning(Strategy):
         if target not in ('flops', 'params'):
             raise ConfigError(f"target is 'flops' or 'params', not {target!r}")
         self.max_ratio = check_share('max_ratio', max_ratio)
-        self.target, self.round_to = target, round_to
+        self.target = target
         self.names = NamePattern(pruned_params, excluded_params)
         self.pruner: Pruner = _made(pruner, round_to)
+        self.round_to = self.pruner.round_to
 
     def session(self, context: Context) -> PruningSession:
         """Return an analysis of the present training program, on which ratios can be tried without cutting."""
