@@ -366,7 +366,8 @@ def test_schema_knows_all_keys() -> None:
         assert rows['properties']['class']['anyOf'][0]['enum'] == list(classes)
         for row, (name, plugin) in zip(rows['allOf'], classes.items()):
             assert row['if']['properties']['class']['const'] == name
-            assert set(row['then']['properties']) == {'class', *plugin.options.model_fields}
+            more = {'distillation_loss_weight'} if section == 'distillers' else set()
+            assert set(row['then']['properties']) == {'class', *plugin.options.model_fields, *more}
             assert row['then']['additionalProperties'] is False
     assert {'QuantAware', 'TrainConfig', 'Global'} <= set(translated['properties'])
 
@@ -442,6 +443,14 @@ SEEN_BY_EDITORS = (
 def test_schema_refuses_malformed_files(name: str) -> None:
     text = HEAD + ENTRIES[name][0] if name in ENTRIES else ACT[name][0]
     assert not SCHEMA.accepts(yaml.safe_load(text))
+
+
+def test_schema_accepts_older_files() -> None:
+    data = yaml.safe_load(OLDER)
+    data['compressor']['checkpoint_path'] = None
+    data['distillers'] = {'soft': {'class': 'SoftLabelDistiller', 'distillation_loss_weight': 0.5}}
+    assert load_config(data).instances['soft']
+    assert SCHEMA.accepts(data)
 
 
 def test_classes_of_the_user_have_any_keys_in_the_schema() -> None:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from paddleslim_ng.compress.configuration.act_sections import ACT_MODELS
 from paddleslim_ng.compress.configuration.compressor_settings import CompressorSettings
 from paddleslim_ng.compress.configuration.registry import SECTIONS, PluginClass, Registry
+from paddleslim_ng.compress.configuration.validation import other_names
 
 __all__ = ['json_schema']
 
@@ -68,12 +69,15 @@ def _include() -> dict[str, Any]:
 def _rows(
     plugins: Mapping[str, PluginClass], names: Mapping[Any, str], definitions: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the schema of each class: that of its options, with the key ``class``."""
+    """Return the schema of each class: that of its options, with the key ``class`` and other names of keys."""
     found = {}
     for name, plugin in plugins.items():
         options = definitions[names[plugin.options].rpartition('/')[2]]
         own = {'class': {'const': name, 'description': options.get('description', '')}}
-        found[name] = {**options, 'properties': {**own, **options.get('properties', {})}}
+        keys = options.get('properties', {})
+        for field, alias in other_names(plugin.options):
+            own[alias] = keys[field]
+        found[name] = {**options, 'properties': {**own, **keys}}
     return found
 
 

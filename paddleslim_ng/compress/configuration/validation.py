@@ -14,7 +14,7 @@ from paddleslim_ng.compress.configuration.problems import KeyPath, Problems
 from paddleslim_ng.compress.configuration.values import FieldError
 from paddleslim_ng.errors import nearest_names
 
-__all__ = ['check_model', 'keys_of', 'shown', 'without_none']
+__all__ = ['check_model', 'keys_of', 'other_names', 'shown', 'without_none']
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
 # What a value had to be, by the kind of pydantic's error.
@@ -70,6 +70,15 @@ def check_model(
 def keys_of(model: type[BaseModel]) -> list[str]:
     """Return the keys that a model has in a file."""
     return [_alias(field) or name for name, field in model.model_fields.items()]
+
+
+def other_names(model: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return the keys of a model that have another name, with that name."""
+    return [
+        (_alias(field) or name, str(other))
+        for name, field in model.model_fields.items()
+        for other in getattr(field.validation_alias, 'choices', [])[1:]
+    ]
 
 
 def shown(value: Any) -> str:
