@@ -35,8 +35,7 @@ def repack_gradients(graph: GraphWrapper) -> int:
     """
     count = 0
     for collective in [op for op in graph.ops() if op.type() in COLLECTIVES]:
-        maker = _maker(collective.all_inputs()[0], collective)
-        if maker is not None and maker.type() == 'gather':
+        if _sends_kept_only(collective):
             raise GraphError(
                 'gradients are reduced with kept_only=True, by masks that fit the uncut network: prune first, and '
                 'distribute the pruned program'
@@ -60,6 +59,14 @@ def _shape_of(graph: GraphWrapper, gradient: VarWrapper) -> tuple[int, ...]:
     """Return the shape of a gradient; legacy programs say it in its parameter's, before shapes are inferred."""
     name = gradient.name().split(_GRADIENT)[0]
     return graph.var(name).shape() if graph.ir == 'legacy' and graph.has_var(name) else gradient.shape()
+
+
+def _sends_kept_only(collective: OpWrapper) -> bool:
+    maker = _maker(collective.all_inputs()[0], collective)
+    makers = [maker]
+    if maker is not None and maker.type() == 'concat':
+        makers += [_maker(var, maker) for var in maker.inputs('X')]
+    return any(op is not None and op.type() == 'gather' for op in makers)
 
 
 def _is_reshape(op: OpWrapper) -> bool:

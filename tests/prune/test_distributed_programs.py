@@ -43,7 +43,7 @@ def _constants(program: Any) -> list[Any]:
     first = next(op.idx() for op in ops if op.type() in COLLECTIVES)
     behind = [op for op in ops if op.idx() > first]
     found = [(op.attr('starts'), op.attr('ends')) for op in behind if op.type() == 'slice']
-    return found + [op.attr('shape') for op in behind if op.type().startswith('reshape') and not op.is_bwd_op()]
+    return found + [op.attr('shape') for op in behind if op.type().startswith('reshape')]
 
 
 @pytest.mark.parametrize('bucket_bytes', [1 << 20, 64])
