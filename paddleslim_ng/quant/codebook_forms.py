@@ -52,7 +52,7 @@ class CodebookForm:
         self._buckets = buckets
         self._keep_zeros = keep_zeros
         self._trains_weight, self.learns = TRAINED[train]
-        self._indices: dict[int, VarWrapper] = {}
+        self._indices: dict[VarWrapper, VarWrapper] = {}
         self._parts: list[VarWrapper] = []
 
     @property
@@ -69,17 +69,17 @@ class CodebookForm:
         index = self._index(e, given, e.stop(points))
         values = e.reshape(e.take(e.reshape(points, [-1]), index), self._buckets.shape)
         if not self._trains_weight or given is x:
-            self._indices[id(values)] = index
+            self._indices[values] = index
             return values
         y = e.add(values, e.subtract(x, given))  # x - x is 0 exactly
-        self._indices[id(y)] = index
+        self._indices[y] = index
         return y
 
     def backward(self, e: Expressions, x: VarWrapper, y: VarWrapper, gradient: VarWrapper) -> VarWrapper:
         """Return the gradient of the weight, and keep a part of that of the codebook."""
         if self.learns:
             count, points = self._buckets.count, self._points
-            sums = e.sum_at(self._indices[id(y)], e.reshape(gradient, [-1]), count * points)
+            sums = e.sum_at(self._indices[y], e.reshape(gradient, [-1]), count * points)
             part = e.reshape(sums, [count, points])
             self._parts.append(e.slice(part, 1, 0, points - 1) if self._keep_zeros else part)
         return gradient if self._trains_weight else e.scale(gradient, 0.0)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import paddle
 
 from paddleslim_ng.core import GraphWrapper, has_array, shape_of, store_array
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
-from paddleslim_ng.core.parameter_updates import add_updates
 from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 from paddleslim_ng.quant.buckets import Buckets
 from paddleslim_ng.quant.codebook_forms import TRAINED, CodebookForm
 from paddleslim_ng.quant.codebooks import STARTS, start_codebook
 from paddleslim_ng.quant.low_bit import LowBitProgram, LowBitSettings, WeightForm, apply_low_bit
+from paddleslim_ng.quant.scale_optimizer import checked_optimizer, default_optimizer, optimize_scales
 
 __all__ = ['NonUniformQuantizer']
 
@@ -41,8 +40,9 @@ class NonUniformQuantizer:
         quantize_all_layers: quantize the first and the last layer, too.
         keep_zeros: whether one of the points is zero and stays it, so that zeros stay zero; see
             :class:`~paddleslim_ng.quant.UniformQuantizer`.
-        optimizer_func: returns the optimizer of the points of a program that has its optimizer already; by default
-            Adam with a learning rate of 0.001. Before ``minimize`` they are trained like all parameters.
+        optimizer_func: returns the optimizer, with a constant learning rate, of the points of a program that has its
+            optimizer already; by default Adam with a learning rate of 0.001. Before ``minimize`` they are trained like
+            all parameters.
         quantizable_op_type: types of operators; see :func:`~paddleslim_ng.quant.find_targets` for this and the next.
         skip_tensor_list: operators that read one of these tensors stay in float.
         not_quant_pattern: operators with such a name stay in float.
@@ -107,12 +107,14 @@ class NonUniformQuantizer:
         Raises:
             GraphError: the program is quantized already, a gradient operator is not found, the scope lacks a weight, or
                 it has a codebook of another number of points.
-            ConfigError: nothing is left to quantize, or ``weight_bits`` does not name exactly what is.
+            ConfigError: nothing is left to quantize, ``weight_bits`` does not name exactly what is, or
+                ``optimizer_func`` returns no such optimizer.
             DataError: a weight is not finite.
         """
         found = scope if scope is not None else paddle.static.global_scope()
+        optimizer = checked_optimizer((self._optimizer_func or default_optimizer)())
         forms: list[CodebookForm] = []
-        starts: dict[str, npt.NDArray[np.float32]] = {}
+        starts: dict[str, npt.NDArray[Any]] = {}
         before = GraphWrapper(program)
 
         def form_of(name: str, array: npt.NDArray[Any], bits: int, buckets: Buckets, *, keep_zeros: bool) -> WeightForm:
@@ -130,19 +132,16 @@ class NonUniformQuantizer:
             return form
 
         graph, done = apply_low_bit(before, found, self.settings, form_of)
+        starts.update(_train_points(graph, forms, optimizer, place))
         for name, array in starts.items():
             store_array(found, name, array, place)
-        self._train_points(graph, forms, found, place)
         return done
 
-    def _train_points(self, graph: GraphWrapper, forms: list[CodebookForm], scope: Any, place: Any) -> None:
-        """Give the codebooks of a program that has its optimizer already an optimizer of their own."""
-        e = Expressions(Insertion(graph, role='backward'))
-        gradients = {name: gradient for form in forms for name, gradient in form.parameter_gradients(e).items()}
-        if gradients and any(op.is_opt_op() for op in graph.ops()):
-            make = self._optimizer_func if self._optimizer_func is not None else _adam
-            add_updates(graph, gradients, make(), scope, place)
 
-
-def _adam() -> Any:
-    return paddle.optimizer.Adam(0.001)
+def _train_points(graph: GraphWrapper, forms: list[CodebookForm], optimizer: Any, place: Any) -> dict[str, Any]:
+    """Give the codebooks of a program that has its optimizer already an optimizer of their own."""
+    e = Expressions(Insertion(graph, role='backward'))
+    gradients = {name: gradient for form in forms for name, gradient in form.parameter_gradients(e).items()}
+    if not gradients or not any(op.is_opt_op() for op in graph.ops()):
+        return {}
+    return optimize_scales(graph, gradients, lambda: optimizer, place)

@@ -12,7 +12,7 @@ from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, load_array
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.errors import ConfigError
 
-__all__ = ['default_optimizer', 'optimize_scales']
+__all__ = ['checked_optimizer', 'default_optimizer', 'optimize_scales']
 
 _NAMES: Final = 'quant_scales'
 
@@ -43,7 +43,7 @@ def optimize_scales(
         ConfigError: what ``optimizer_func`` returns is no such optimizer; nothing is changed.
     """
     with matching_ir(graph.program):
-        optimizer = _checked((optimizer_func or default_optimizer)())
+        optimizer = checked_optimizer((optimizer_func or default_optimizer)())
         startup, scope = paddle.static.Program(), paddle.static.Scope()
         pairs = [(graph.var(name).raw, gradient.raw) for name, gradient in gradients.items()]
         with (
@@ -56,7 +56,12 @@ def optimize_scales(
     return {name: load_array(scope, name) for name in names if has_array(scope, name)}
 
 
-def _checked(optimizer: Any) -> Any:
+def checked_optimizer(optimizer: Any) -> Any:
+    """Return an optimizer that :func:`optimize_scales` can use.
+
+    Raises:
+        ConfigError: it is none of Paddle's, or follows a schedule.
+    """
     if not isinstance(optimizer, paddle.optimizer.Optimizer):
         raise ConfigError(f'optimizer_func must return a Paddle optimizer, not {type(optimizer).__name__}')
     if not isinstance(optimizer._learning_rate, float):
