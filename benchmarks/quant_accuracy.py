@@ -1,6 +1,6 @@
 """Accuracy of post-training quantization on digits, over several seeds, and QUANT_ACCURACY.md next to this file.
 
-    FLAGS_enable_pir_api=1 OMP_NUM_THREADS=1 python benchmarks/quant_accuracy.py [--seeds 3] [--quick]
+    FLAGS_enable_pir_api=1 OMP_NUM_THREADS=1 python benchmarks/quant_accuracy.py [--seeds 3] [--quick] [--observers]
 
 A network in the manner of MobileNetV1, of some 38,000 parameters, is trained for every seed, its batch norms are
 folded, and it is quantized with images of the training part in different ways. All settings stand in this file; the
@@ -10,6 +10,7 @@ test part is looked at once, for the table.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from paddleslim_ng.runtime import InferenceModel
 
 Array = npt.NDArray[Any]
 HERE = Path(__file__).resolve().parent
+OBSERVERS = '## Observers'
 STAGES = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))  # channels and stride of depthwise separable convolutions
 EPOCHS, BATCH, RATE = 15, 64, 0.005
 CALIBRATION, IMAGES = 512, 64  # images from the training part, and in a batch
@@ -166,22 +168,76 @@ def table(results: dict[str, list[Result]], build: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def observed(seed: int, quick: bool) -> Iterator[tuple[str, float]]:
+    """Train, and quantize to 8 bits with every observer, from the statistics of one pass."""
+    data = slim.data.digits(size=28, sizes=(1297, 0, 500))
+    images, labels = data.train.images, np.asarray(data.train.labels).reshape(-1, 1)
+    test = data.test.images, np.asarray(data.test.labels)
+    model = trained(seed, images, labels, 1 if quick else EPOCHS)
+    yield 'float', accuracy(model, *test)
+    calibration = images[: IMAGES if quick else CALIBRATION]
+    feeds = [{'image': calibration[start : start + IMAGES]} for start in range(0, len(calibration), IMAGES)]
+    done = quantize_model(model, feeds, fold=False)
+    for algo in slim.quant.OBSERVERS:
+        limits = {name: slim.quant.threshold(done.statistics[name], algo) for name in done.statistics}
+        spec = slim.quant.spec_from_thresholds(done.model.program, limits, scope=done.model.scope)
+        yield algo, accuracy(simulated(dataclasses.replace(done, spec=spec)), *test)
+
+
+def observer_table(results: dict[str, list[float]], build: str) -> str:
+    """Return the section of the observers."""
+    lines = [
+        OBSERVERS,
+        '',
+        f'8 bits for weights and activations, one pass over the same images for all observers; {build}. Difference: of',
+        'the same seed from float, in images of 500.',
+        '',
+        '| observer | mean | lowest | highest | largest loss, images | largest gain, images |',
+        '|---|---|---|---|---|---|',
+    ]
+    for name, values in results.items():
+        changes = [round(500 * (value - before)) for value, before in zip(values, results['float'])]
+        shown = ' | '.join(f'{value:.3f}' for value in (statistics.mean(values), min(values), max(values)))
+        lines.append(f'| {name} | {shown} | {max(0, -min(changes))} | {max(0, max(changes))} |')
+    return '\n'.join(lines) + '\n'
+
+
+def write(text: str, observers: bool) -> None:
+    """Replace one of the two parts of the page."""
+    page = HERE / 'QUANT_ACCURACY.md'
+    ways, _, rest = page.read_text('utf-8').partition(f'\n{OBSERVERS}') if page.is_file() else ('', '', '')
+    parts = (ways, text) if observers else (text, f'{OBSERVERS}{rest}' if rest else '')
+    page.write_text('\n'.join(part.rstrip('\n') + '\n' for part in parts if part), 'utf-8')
+
+
 def main() -> None:
     """Run all seeds and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--quick', action='store_true', help='one epoch and few images; nothing is written')
+    parser.add_argument('--observers', action='store_true', help='8 bits with every observer, and nothing else')
     arguments = parser.parse_args()
     paddle.enable_static()
-    results: dict[str, list[Result]] = {}
-    for seed in range(arguments.seeds):
-        for name, result in one_seed(seed, arguments.quick, lambda line: print(line, flush=True)):
-            results.setdefault(name, []).append(result)
     ir = 'PIR' if slim.GraphWrapper(paddle.static.Program()).ir == 'pir' else 'legacy IR'
-    text = table(results, f'Paddle {paddle.__version__} {ir}')
+    build = f'Paddle {paddle.__version__} {ir}'
+    if arguments.observers:
+        text = observer_table(_collected(arguments.seeds, lambda seed: observed(seed, arguments.quick)), build)
+    else:
+        results: dict[str, list[Result]] = _collected(
+            arguments.seeds, lambda seed: one_seed(seed, arguments.quick, lambda line: print(line, flush=True))
+        )
+        text = table(results, build)
     print(text)
     if not arguments.quick:
-        (HERE / 'QUANT_ACCURACY.md').write_text(text, encoding='utf-8')
+        write(text, arguments.observers)
+
+
+def _collected(seeds: int, run: Callable[[int], Iterator[tuple[str, Any]]]) -> dict[str, list[Any]]:
+    results: dict[str, list[Any]] = {}
+    for seed in range(seeds):
+        for name, result in run(seed):
+            results.setdefault(name, []).append(result)
+    return results
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness import Case
 
-from cases import calibration, depth, distillation, prune_resnet50, sensitivity, sparse, wrapper
+from cases import calibration, depth, distillation, int8_inference, prune_resnet50, sensitivity, sparse, wrapper
 
 __all__ = ['CASES']
 
@@ -17,6 +17,7 @@ CASES: dict[str, Case] = {
         sparse.CASE,
         distillation.CASE,
         calibration.CASE,
+        int8_inference.CASE,
         wrapper.CASE,
     )
 }

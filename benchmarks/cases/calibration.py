@@ -84,6 +84,12 @@ def measure(side: str, quick: bool) -> Outcome:
 
 def _theirs(program: Any, output: Any, scope: Any, algo: str) -> None:
     """Run PaddleSlim's post-training quantization, which reads and writes models."""
+    with tempfile.TemporaryDirectory() as folder:
+        quantize_theirs(program, output, scope, algo, folder)
+
+
+def quantize_theirs(program: Any, output: Any, scope: Any, algo: str, folder: str) -> None:
+    """Save the network as ``float/model`` in a folder, and let PaddleSlim write ``int8/model``."""
     import paddle
 
     class Images(paddle.io.IterableDataset):
@@ -97,13 +103,12 @@ def _theirs(program: Any, output: Any, scope: Any, algo: str) -> None:
     loader = paddle.io.DataLoader(
         Images(), feed_list=[image], batch_size=BATCH, places=[paddle.CPUPlace()], return_list=False
     )
-    with tempfile.TemporaryDirectory() as folder:
-        with paddle.static.scope_guard(scope):
-            paddle.static.save_inference_model(
-                f'{folder}/float/model', [image], [block.var(output.name)], executor, program=program
-            )
-        with paddle.static.scope_guard(paddle.static.Scope()):
-            _quantize(executor, folder, loader, algo)
+    with paddle.static.scope_guard(scope):
+        paddle.static.save_inference_model(
+            f'{folder}/float/model', [image], [block.var(output.name)], executor, program=program
+        )
+    with paddle.static.scope_guard(paddle.static.Scope()):
+        _quantize(executor, folder, loader, algo)
 
 
 def _quantize(executor: Any, folder: str, loader: Any, algo: str) -> None:
