@@ -39,10 +39,10 @@ class Row(NamedTuple):
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model_path', type=Path, help='a float model that reads digits; trained here where missing')
-    parser.add_argument('--model', default='MobileNet', help='one of slim.models.MODELS (default: MobileNet)')
+    parser.add_argument('--model', default='ResNet18', help='one of slim.models.MODELS (default: ResNet18)')
     parser.add_argument('--scale', type=float, default=0.25, help='multiplier of its channels (default: 0.25)')
-    parser.add_argument('--image_size', type=int, default=16, help='side of the images (default: 16)')
-    parser.add_argument('--steps', type=int, default=200, help='of training, 64 images each (default: 200)')
+    parser.add_argument('--image_size', type=int, default=20, help='side of the images (default: 20)')
+    parser.add_argument('--steps', type=int, default=150, help='of training, 64 images each (default: 150)')
     parser.add_argument('--lr', type=float, default=0.05, help='learning rate at the start (default: 0.05)')
     parser.add_argument('--images', type=int, default=256, help='images to calibrate with (default: 256)')
     parser.add_argument(
