@@ -9,10 +9,10 @@ import numpy.typing as npt
 import paddle
 
 from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, store_array
-from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.core.new_parameters import add_parameter
-from paddleslim_ng.errors import ConfigError, DataError
+from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.quant.aware_checks import check_trained
 from paddleslim_ng.quant.aware_records import recorded
 from paddleslim_ng.quant.aware_spec import float_program, spec_of
 from paddleslim_ng.quant.export_checks import compare
@@ -20,6 +20,7 @@ from paddleslim_ng.quant.formats import check_format
 from paddleslim_ng.quant.local_agreement import check_operators
 from paddleslim_ng.quant.placement import float_weights, own_scope, place_tensors
 from paddleslim_ng.quant.quantizers import quantize
+from paddleslim_ng.quant.simulate import simulate
 from paddleslim_ng.quant.spec import QuantizationSpec
 from paddleslim_ng.runtime.feeds import data_inputs, synthesize_feeds
 from paddleslim_ng.runtime.inference_outputs import results_of
@@ -51,8 +52,8 @@ def convert(
             taken; it stays as it is.
         place: device of the integers.
         config: as for ``quant_aware``; what contradicts the program is an error.
-        scope: weights and scales; Paddle's global scope where None. It gets the integers, under ``<weight>@integers``:
-            the float weights stay.
+        scope: weights and scales; Paddle's global scope where None. It gets the integers, under ``<weight>@integers``
+            (as float32: ``<weight>@integers.float32``), and the float weights stay.
         save_int8: return the program twice, in a tuple, the second one with integers stored as int8 in any case.
         feed: arrays for the comparison; made up where missing. Give real ones where made-up ones do not suit.
 
@@ -108,22 +109,29 @@ def _converted(quantized: Any, spec: QuantizationSpec, form: str, scope: Any, fe
         integers = {name: quantize(array, spec.tensors[name]) for name, array in float_weights(placed, scope).items()}
         arrays = writer.write(graph, placed, integers)
         if graph.ir == 'legacy':
-            arrays = _renamed(GraphWrapper(program), integers, arrays)
+            arrays = _renamed(GraphWrapper(program), integers, arrays, form)
     after = GraphWrapper(program)
     _check(quantized, bare, InferenceModel(program, [], [], own_scope(after, scope, arrays)), spec, scope, feed)
     return program, arrays
 
 
-def _renamed(graph: GraphWrapper, integers: Arrays, arrays: Arrays) -> Arrays:
-    """Let readers of the integers find them under names of their own, so that the float weights can stay."""
-    here = Insertion(graph)
-    changed = dict(arrays)
-    for name in integers:
-        var, array = graph.var(name), changed.pop(name)
-        fresh = add_parameter(graph, f'{name}@integers', array.shape, str(array.dtype))
-        here.redirect(var, fresh, var.outputs())
-        graph.program.global_block()._remove_var(name)
-        changed[fresh.name()] = array
+def _renamed(graph: GraphWrapper, integers: Arrays, arrays: Arrays, form: str) -> Arrays:
+    """Let a legacy program find what it needs under names of its own, so that the float weights can stay.
+
+    Integers in float32, and what goes with them, have other names than integers in int8.
+    """
+    block = graph.program.global_block()
+    changed = {}
+    for name, array in arrays.items():
+        fresh = f'{name}@integers' if name in integers else name
+        fresh = f'{fresh}.float32' if form == 'fake_quantize' else fresh
+        changed[fresh] = array
+        if fresh != name:
+            add_parameter(graph, fresh, array.shape, str(array.dtype))
+            for op in block.ops:
+                op.desc._rename_input(name, fresh)
+                op.desc._rename_output(name, fresh)
+            block._remove_var(name)
     return changed
 
 
@@ -137,12 +145,10 @@ def _check(
     def model(program: Any, own: Any) -> InferenceModel:
         return InferenceModel(program, feeds, outputs, own)
 
-    reference, found = model(quantized, scope), model(converted.program, converted.scope)
-    try:
-        operators = check_operators(reference, found, part, feed, spec)
-    except (ValueError, RuntimeError, TypeError, OSError, IndexError) as error:
-        raise DataError(f'the program cannot run on made-up inputs {feeds}: pass a feed that suits it') from error
-    compare(model(bare, scope), reference, found, feed, spec, operators)
+    check_trained(quantized, spec, scope, {name: feed[name] for name in feeds})
+    found = model(converted.program, converted.scope)
+    operators = check_operators(model(*simulate(bare, spec, scope)), found, part, feed, spec)
+    compare(model(bare, scope), model(quantized, scope), found, feed, spec, operators)
 
 
 def _outputs(graph: GraphWrapper) -> list[str]:

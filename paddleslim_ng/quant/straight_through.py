@@ -196,10 +196,11 @@ def _check_gradient_ops(x: VarWrapper, reader: _Reader, quantizer: FakeQuantizer
 def _gradient_ops(op: OpWrapper) -> list[OpWrapper]:
     """Return the gradient operators of an operator: by what they read of it, or by its result's gradient."""
     found = op._graph.editor.grad_ops(op)
-    if found or op._graph.ir == 'legacy':
+    wanted = f'{op.type()}_grad'
+    if found or op._graph.ir == 'legacy' or not any(other._type == wanted for other in op._graph._ops):
         return found
     gradients = [gradient for var in op.all_outputs() for gradient in _whole_gradient(var)]
-    return [reader for gradient in gradients for reader in gradient._consumers if reader.type() == f'{op.type()}_grad']
+    return [reader for gradient in gradients for reader in gradient._consumers if reader.type() == wanted]
 
 
 def _whole_gradient(var: VarWrapper) -> list[VarWrapper]:

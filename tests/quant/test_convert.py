@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ import paddle
 import pytest
 
 import paddleslim_ng as slim
-from paddleslim_ng.core import GraphWrapper, clone_program, load_array, store_array
-from paddleslim_ng.quant.aware import quant_aware
-from paddleslim_ng.quant.aware_export import export_aware
-from paddleslim_ng.quant.aware_spec import float_program, spec_of
-from paddleslim_ng.quant.convert import convert
+from paddleslim_ng.core import GraphWrapper, clone_program, has_array, load_array, store_array
+from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError, GraphError
+from paddleslim_ng.quant import convert, export_aware, float_program, quant_aware, spec_of
+from paddleslim_ng.quant.aware_checks import check_trained
 from tests.quant import training_nets as nets
 
 CPU = paddle.CPUPlace()
@@ -29,7 +29,10 @@ def trained(config: Any = None, steps: int = 2) -> tuple[nets.TrainingNet, Any, 
     return net, program, test
 
 
-@pytest.mark.parametrize('bits', [8, 4, 2])
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize('bits', [pytest.param(8, marks=FULL), 4, pytest.param(2, marks=FULL)])
 def test_convert(bits: int) -> None:
     net, program, test = trained({'weight_bits': bits})
     before = net.state()
@@ -54,9 +57,18 @@ def test_float_program() -> None:
         assert repr(GraphWrapper(float_program(item)).ops()) == repr(GraphWrapper(plain).ops())
 
 
-@pytest.mark.parametrize('fold', [False, True])
-@pytest.mark.parametrize('format', ['quantize_linear', 'fake_quantize', 'decomposed'])
-@pytest.mark.parametrize('kind', ['abs_max', 'channel_wise_abs_max'])
+WAYS = [
+    (kind, format, fold)
+    for kind in ('abs_max', 'channel_wise_abs_max')
+    for format in ('quantize_linear', 'fake_quantize', 'decomposed')
+    for fold in (False, True)
+]
+QUICK = (('abs_max', 'decomposed', True), ('channel_wise_abs_max', 'fake_quantize', False))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'format', 'fold'), [pytest.param(*way, marks=() if way in QUICK else FULL) for way in WAYS]
+)
 def test_export(kind: str, format: str, fold: bool, tmp_path: Path) -> None:
     net, _, test = trained({'weight_quantize_type': kind, 'weight_bits': 4})
     gamma = next(name for name in net.state() if name.startswith('batch_norm') and name.endswith('w_0'))
@@ -72,3 +84,30 @@ def test_export(kind: str, format: str, fold: bool, tmp_path: Path) -> None:
     kinds = [op.type() for op in GraphWrapper(loaded.program).ops()]
     assert ('batch_norm' in kinds) is not fold
     assert max(saved.distinct.values()) <= 15
+
+
+def test_what_does_not_fit_is_an_error_and_the_scope_stays() -> None:
+    net, train, test = trained()
+    with pytest.raises(ConfigError, match='weight_bits.*4.*8'):
+        convert(test, CPU, {'weight_bits': 4}, net.scope, feed=nets.FEED)
+    with pytest.raises(GraphError, match='not quantized'):
+        convert(net.program, CPU, scope=net.scope)
+    with pytest.raises(DataError, match='feed'):
+        convert(test, CPU, scope=net.scope, feed={**nets.FEED, 'x': nets.FEED['x'][..., 1]})
+    spec = spec_of(test, net.scope)
+    wrong = {name: replace(tensor, scale=tensor.scale * 1.01) for name, tensor in spec.tensors.items()}
+    with pytest.raises(EquivalenceError, match='otherwise'):
+        check_trained(test, replace(spec, tensors=wrong), net.scope, nets.FEED)
+    name = next(name for name in spec.tensors if name.endswith('w_0'))
+    weight = load_array(net.scope, name)
+    store_array(net.scope, name, np.where(weight == weight.max(), np.float32('nan'), weight))
+    with pytest.raises(DataError, match=name):
+        convert(test, CPU, scope=net.scope)
+    assert not has_array(net.scope, f'{name}@integers')
+
+
+def test_a_pair_of_programs() -> None:
+    net, _, test = trained()
+    program, small = convert(test, CPU, {'onnx_format': False}, net.scope, True, feed=nets.FEED)
+    both = [slim.Executor().run(item, nets.FEED, [net.logits], scope=net.scope)[0] for item in (program, small)]
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-3, atol=1e-3)
