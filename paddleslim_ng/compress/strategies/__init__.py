@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
+from paddleslim_ng.compress.strategies.gmp import GMPStrategy
+from paddleslim_ng.compress.strategies.sensitive_prune import SensitivePruneStrategy
 from paddleslim_ng.compress.strategies.uniform_prune import UniformPruneStrategy
 from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
 
-__all__ = ['ChannelPruning', 'UniformPruneStrategy', 'UnstructuredPruneStrategy']
+__all__ = [
+    'ChannelPruning',
+    'GMPStrategy',
+    'SensitivePruneStrategy',
+    'UniformPruneStrategy',
+    'UnstructuredPruneStrategy',
+]

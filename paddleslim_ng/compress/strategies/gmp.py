@@ -1,0 +1,170 @@
+"""Gradual magnitude pruning as a strategy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
+from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.sparse import GMPUnstructuredPruner, UnstructuredPruner
+from paddleslim_ng.sparse.options import LayerRatios
+from paddleslim_ng.sparse.schedule import CubicSteps
+
+__all__ = ['GMPStrategy']
+
+_LOG = logging.getLogger('paddleslim_ng')
+_PERIOD = 10
+_STEPS = 100
+_RISING = 0.45
+
+
+class GMPStrategy(UnstructuredPruneStrategy):
+    """Lets the share of zeros rise in cubic steps while the network trains (Zhu and Gupta, 2017).
+
+    The plan counts batches. What is not given is made of the batches that the strategy has, from ``start_epoch`` to
+    ``end_epoch`` or the end of the job: so ``end_epoch`` sets the plan in epochs.
+
+    Args:
+        start_epoch: the epoch before which masks come into the program.
+        end_epoch: from then on no more weights leave; the zeros stay.
+        ratio: share of the prunable weights that is reached.
+        prune_params_type: ``'conv1x1_only'``, or None.
+        pruned_params: regular expression that the whole name of a parameter to prune matches.
+        excluded_params: the same for parameters to leave alone.
+        local_sparsity: every parameter reaches the ratio by itself.
+        sparse_block: rows and columns of blocks that stay or leave whole.
+        layer_ratios: ``'uniform'``, ``'heuristic'``, or ``{parameter: ratio}``.
+        regrowth: let weights that have left come back when the ratio rises.
+        stable_iterations: batches before the first weight leaves.
+        pruning_iterations: batches over which the ratio rises; 45 % of all where None.
+        tuning_iterations: batches at the full ratio, up to which the plan counts; what is left where None.
+        pruning_steps: number of steps; where None 100, or as many as the batches allow.
+        initial_ratio: ratio of the first step.
+
+    Attributes:
+        schedule: the :class:`~paddleslim_ng.sparse.CubicSteps` at work, or None before the job.
+
+    Raises:
+        ConfigError: an argument is unusable.
+
+    Example:
+        >>> compressor.add_strategy(GMPStrategy(0, 15, ratio=0.75, layer_ratios='heuristic'))
+    """
+
+    def __init__(
+        self,
+        start_epoch: int = 0,
+        end_epoch: int = 0,
+        ratio: float = 0.55,
+        prune_params_type: str | None = None,
+        pruned_params: str = '.*',
+        excluded_params: str | None = None,
+        local_sparsity: bool = False,
+        sparse_block: Sequence[int] = (1, 1),
+        layer_ratios: LayerRatios = None,
+        regrowth: bool = False,
+        stable_iterations: int = 0,
+        pruning_iterations: int | None = None,
+        tuning_iterations: int | None = None,
+        pruning_steps: int | None = None,
+        initial_ratio: float = 0.15,
+    ) -> None:
+        super().__init__(
+            start_epoch,
+            end_epoch,
+            ratio,
+            prune_params_type,
+            pruned_params,
+            excluded_params,
+            local_sparsity,
+            sparse_block,
+            layer_ratios,
+            regrowth,
+        )
+        if not 0 <= initial_ratio <= ratio:
+            raise ConfigError(f'initial_ratio lies between 0 and ratio={ratio!r}, not {initial_ratio!r}')
+        self._plan = {
+            'stable_iterations': stable_iterations,
+            'pruning_iterations': pruning_iterations,
+            'tuning_iterations': tuning_iterations,
+            'pruning_steps': pruning_steps,
+        }
+        self._initial = initial_ratio
+        self.schedule: CubicSteps | None = None
+        if pruning_iterations is not None:
+            self._schedule_of(None)
+
+    def on_compression_begin(self, context: Context) -> None:
+        """Fix the plan, so that one that cannot work ends the job before it trains."""
+        if context.epoch:
+            self._require_schedule(context)
+
+    def make_pruner(self, context: Context) -> UnstructuredPruner:
+        """Put masks into the present training program."""
+        schedule = self._require_schedule(context)
+        return GMPUnstructuredPruner(
+            context.train_program,
+            self.ratio,
+            context.scope,
+            context.place,
+            skip_params_func=self.skipped,
+            configs=_configs(schedule),
+            **{name: value for name, value in self._options.items() if name != 'pattern'},
+        )
+
+    def _require_schedule(self, context: Context) -> CubicSteps:
+        if self.schedule is None:
+            batches = self._batches(context)
+            self.schedule = self._schedule_of(batches)
+            rising = self.schedule.stable_iterations + self.schedule.pruning_iterations
+            if batches is not None and rising > batches:
+                _LOG.warning(
+                    '%s: the ratio rises over %d batches, and the strategy has %d: it will not reach %g',
+                    self.name, rising, batches, self.ratio,
+                )  # fmt: skip
+        return self.schedule
+
+    def _batches(self, context: Context) -> int | None:
+        reader = context.train_reader
+        length = reader.length() if reader is not None else None
+        epochs = (self.end_epoch or context.epoch) - self.start_epoch
+        return length * max(epochs, 0) if length is not None else None
+
+    def _schedule_of(self, batches: int | None) -> CubicSteps:
+        plan = self._plan
+        stable, rising = int(plan['stable_iterations'] or 0), plan['pruning_iterations']
+        if rising is None:
+            if batches is None:
+                raise ConfigError(
+                    f'{self.name}: the length of an epoch is not known, from which pruning_iterations would be taken; '
+                    'give pruning_iterations, or a reader that has a length'
+                )
+            rising = int(_RISING * batches)
+        steps = plan['pruning_steps']
+        if steps is None:
+            steps = min(_STEPS, (rising - 1) // _PERIOD)
+            if steps < 1:
+                raise ConfigError(
+                    f'{self.name}: the ratio would rise over {rising} batches, and one step takes more than {_PERIOD}; '
+                    'give more epochs, or take UnstructuredPruneStrategy, which prunes at once'
+                )
+        tuning = plan['tuning_iterations']
+        if tuning is None:
+            tuning = max(0, (batches or 0) - stable - rising)
+        return CubicSteps(stable, rising, tuning, steps, self._initial)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the pruner's state, and the plan."""
+        return {**super().state_dict(), 'plan': _configs(self.schedule) if self.schedule is not None else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep the plan, and a pruner's state until its program is there."""
+        super().load_state_dict(state)
+        self.schedule = CubicSteps.from_configs(state['plan']) if state['plan'] is not None else None
+
+
+def _configs(schedule: CubicSteps) -> dict[str, Any]:
+    return {name: getattr(schedule, name) for name in type(schedule).__dataclass_fields__}
