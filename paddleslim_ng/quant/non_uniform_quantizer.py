@@ -15,7 +15,8 @@ from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 from paddleslim_ng.quant.buckets import Buckets
 from paddleslim_ng.quant.codebook_forms import TRAINED, CodebookForm
 from paddleslim_ng.quant.codebooks import STARTS, start_codebook
-from paddleslim_ng.quant.low_bit import LowBitProgram, LowBitSettings, WeightForm, apply_low_bit
+from paddleslim_ng.quant.low_bit import LowBitProgram, WeightForm, apply_low_bit
+from paddleslim_ng.quant.low_bit_layers import LowBitSettings
 from paddleslim_ng.quant.scale_optimizer import checked_optimizer, default_optimizer, optimize_scales
 
 __all__ = ['NonUniformQuantizer']

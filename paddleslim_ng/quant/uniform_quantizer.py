@@ -9,7 +9,8 @@ import numpy.typing as npt
 import paddle
 
 from paddleslim_ng.quant.buckets import Buckets
-from paddleslim_ng.quant.low_bit import LowBitProgram, LowBitSettings, WeightForm, apply_low_bit
+from paddleslim_ng.quant.low_bit import LowBitProgram, WeightForm, apply_low_bit
+from paddleslim_ng.quant.low_bit_layers import LowBitSettings
 from paddleslim_ng.quant.uniform_grids import UniformGrid
 
 __all__ = ['UniformQuantizer']
