@@ -7,7 +7,9 @@ from paddleslim_ng.quant.aware import quant_aware
 from paddleslim_ng.quant.aware_export import FoldedQuantization, export_aware, fold_quantized
 from paddleslim_ng.quant.aware_spec import float_program, spec_of
 from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
+from paddleslim_ng.quant.batch_norm_estimation import reestimate_batch_norm
 from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
+from paddleslim_ng.quant.batch_norm_freezing import BatchNormFreezing, freeze_batch_norm
 from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
 from paddleslim_ng.quant.bit_environment import BitEnvironment, BitLayer, bit_layers
 from paddleslim_ng.quant.bit_search import BitSampler, BitSearchResult, OptunaBitSampler, RandomBitSampler, search_bits
@@ -17,6 +19,7 @@ from paddleslim_ng.quant.blocks import Block, find_blocks, given_blocks
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.convert import convert
+from paddleslim_ng.quant.custom_functions import get_pact_optimizer, pact
 from paddleslim_ng.quant.data_sources import read_feeds
 from paddleslim_ng.quant.embedding import EMBEDDING_TYPES, quant_embedding
 from paddleslim_ng.quant.equalization import EqualizedModel, equalize
@@ -71,6 +74,7 @@ __all__ = [
     'Agreement',
     'Analysis',
     'AwareQuantizer',
+    'BatchNormFreezing',
     'BatchQuantizer',
     'BitAllocation',
     'BitAllocator',
@@ -133,7 +137,10 @@ __all__ = [
     'float_program',
     'fold_batch_norm',
     'fold_quantized',
+    'freeze_batch_norm',
+    'get_pact_optimizer',
     'given_blocks',
+    'pact',
     'quant_aware',
     'quant_embedding',
     'quant_post',
@@ -148,6 +155,7 @@ __all__ = [
     'quantize_weights',
     'read_feeds',
     'reconstruct',
+    'reestimate_batch_norm',
     'refine_bits',
     'runtime_errors',
     'scale_of_threshold',
