@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from paddleslim_ng.compress import configuration, strategies
     from paddleslim_ng.compress.budget import Budget
-    from paddleslim_ng.compress.compressor import CompressionResult, Compressor
+    from paddleslim_ng.compress.compressor import Compressor
     from paddleslim_ng.compress.configuration import CompressionConfig, ConfigurationError, Registry, load_config
     from paddleslim_ng.compress.context import Context
     from paddleslim_ng.compress.evaluation import EvalResult
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SoftLabelDistiller,
         StructurePruner,
     )
+    from paddleslim_ng.compress.result import CompressionResult
     from paddleslim_ng.compress.strategy import Strategy
     from paddleslim_ng.compress.trainer import Observer, Trainer
     from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
@@ -62,7 +63,7 @@ _SUBPACKAGES = frozenset({'configuration', 'strategies'})
 _HOMES = {
     'Budget': 'budget',
     'CompressionConfig': 'configuration',
-    'CompressionResult': 'compressor',
+    'CompressionResult': 'result',
     'Compressor': 'compressor',
     'ConfigurationError': 'configuration',
     'Context': 'context',

@@ -4,60 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from paddleslim_ng.compress.budget import Budget
 from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import EvalFunction
-from paddleslim_ng.compress.journal import JournalEntry
-from paddleslim_ng.compress.optimizers import OptimizerLike, OptimizerSource
+from paddleslim_ng.compress.job import JobCallbacks
+from paddleslim_ng.compress.optimizers import OptimizerLike
+from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.strategy import Strategy
-from paddleslim_ng.compress.trainer import Observer, Trainer
-from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
+from paddleslim_ng.compress.trainer import Trainer
+from paddleslim_ng.compress.trainer_options import TrainerOptions
 from paddleslim_ng.core import clone_program
-from paddleslim_ng.distributed import Ranks, check_ranks, require_all_reduce
+from paddleslim_ng.distributed import Ranks, require_all_reduce
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.prune_io import load_model
 
 if TYPE_CHECKING:
     from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings
 
-__all__ = ['CompressionResult', 'Compressor']
+if TYPE_CHECKING:
+    from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings
+
+__all__ = ['Compressor']
 
 _LOG = logging.getLogger('paddleslim_ng')
 TrainerFactory = Callable[[Context, TrainerOptions], Trainer]
-
-
-@dataclass(frozen=True)
-class CompressionResult:
-    """What a job came to.
-
-    Attributes:
-        eval_program: the compressed network for evaluation; its parameters are in ``scope``.
-        train_program: the same, in training.
-        scope: parameters.
-        records: figures of each epoch.
-        metrics: those of the last evaluation.
-        best: the best epoch since the network last changed, or None.
-        journal: what strategies did to the programs.
-        stopped: why training ended early, or None.
-        exceeded: limits of the budget that do not hold.
-    """
-
-    eval_program: Any
-    train_program: Any
-    scope: Any
-    records: list[EpochRecord]
-    metrics: dict[str, float]
-    best: EpochRecord | None
-    journal: list[JournalEntry]
-    stopped: str | None
-    exceeded: list[str]
 
 
 class Compressor:
@@ -249,39 +223,13 @@ class Compressor:
 
     def _apply(self, settings: CompressorSettings) -> None:
         """Take over the settings that a configuration gives."""
-        from paddleslim_ng.compress.configured import mixed_precision
+        from paddleslim_ng.compress.configured import apply_to_context, configured_options
 
-        given = {name: getattr(settings, name) for name in settings.model_fields_set}
-        kept = {item.name: given[item.name] for item in fields(TrainerOptions) if item.name in given}
-        self.options = replace(self.options, **kept)
         for name in ('epoch', 'checkpoint_path', 'checkpoint_every', 'keep_checkpoints', 'init_model'):
-            if name in given:
-                setattr(self, name, given[name])
-        context = self.context
-        if 'seed' in given:
-            context.rng = np.random.default_rng(given['seed'])
-        if 'cache_path' in given:
-            context.keep_samples(given['cache_path'])
-        if settings.budget is not None:
-            context.budget = Budget(**settings.budget.model_dump())
-        amp = mixed_precision(settings.amp) if settings.amp is not None else None
-        context.train_optimizer = self._configured(context.train_optimizer, settings.optimizer, 'optimizer', amp)
-        distiller = context.distiller_optimizer
-        if settings.distiller_optimizer is not None or distiller is not None:
-            distiller = self._configured(distiller, settings.distiller_optimizer, 'distiller_optimizer', amp)
-        context.distiller_optimizer = distiller if distiller is not None else context.train_optimizer
-
-    def _configured(
-        self, given: OptimizerSource | None, settings: Any, role: str, amp: Mapping[str, Any] | None
-    ) -> OptimizerSource | None:
-        """Return the optimizer that was given, or else the one of the settings."""
-        if given is None and settings is not None:
-            from paddleslim_ng.compress.configured import make_optimizer
-
-            given = OptimizerSource(lambda: make_optimizer(settings, self._steps), role)
-        if given is not None and amp is not None:
-            given.amp = dict(amp)
-        return given
+            if name in settings.model_fields_set:
+                setattr(self, name, getattr(settings, name))
+        self.options = configured_options(settings, self.options)
+        apply_to_context(settings, self.context, self._steps)
 
     def _steps(self) -> int:
         """Return how many steps a schedule makes in the whole run."""
@@ -322,10 +270,13 @@ class Compressor:
             checkpoints = JobCheckpoints(self.checkpoint_path, context, self.strategies, trainer, self.keep_checkpoints)
         found = checkpoints.restore() if checkpoints is not None else None
         position = found if found is not None else Position(0, 0)
-        job = _Job(context, list(self.strategies.values()), checkpoints, self.checkpoint_every)
+        job = JobCallbacks(context, list(self.strategies.values()), checkpoints, self.checkpoint_every)
         context.epoch, context.epoch_id, context.batch_id = epochs, position.epoch, position.batch
         if found is None:
             job.compression_begin()
+        for strategy in self.strategies.values():
+            if epochs and strategy.start_epoch >= epochs:
+                _LOG.warning('%r never acts: the job has %d epochs', strategy, epochs)
         least = max([0, *(strategy.end_epoch for strategy in self.strategies.values())])
         trainer.fit(epochs, job, epoch=position.epoch, batch=position.batch, least=least)
         job.compression_end()
@@ -367,56 +318,6 @@ class Compressor:
             trainer.stopped,
             exceeded,
         )
-
-
-class _Job(Observer):
-    """Calls the strategies, and saves."""
-
-    def __init__(
-        self, context: Context, strategies: list[Strategy], checkpoints: JobCheckpoints | None, every: int | None
-    ) -> None:
-        self._context, self._strategies = context, strategies
-        self._checkpoints, self._every = checkpoints, every
-
-    def compression_begin(self) -> None:
-        for strategy in self._strategies:
-            strategy.on_compression_begin(self._context)
-        self._save(Position(0, 0))
-
-    def epoch_begin(self) -> None:
-        for strategy in self._strategies:
-            strategy.on_epoch_begin(self._context)
-
-    def batch_begin(self) -> None:
-        for strategy in self._strategies:
-            strategy.on_batch_begin(self._context)
-
-    def batch_end(self) -> None:
-        for strategy in self._strategies:
-            strategy.on_batch_end(self._context)
-
-    def batch_done(self) -> None:
-        done = self._context.batch_id + 1
-        if self._every is not None and done % self._every == 0:
-            self._save(Position(self._context.epoch_id, done))
-
-    def epoch_end(self) -> None:
-        for strategy in self._strategies:
-            strategy.on_epoch_end(self._context)
-
-    def epoch_done(self) -> None:
-        context = self._context
-        if context.ranks.size > 1:
-            check_ranks(context.train_program, context.scope, ranks=context.ranks, when=f'epoch {context.epoch_id}')
-        self._save(Position(context.epoch_id + 1, 0))
-
-    def compression_end(self) -> None:
-        for strategy in self._strategies:
-            strategy.on_compression_end(self._context)
-
-    def _save(self, position: Position) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.save(position)
 
 
 def _unused(stem: str, taken: Iterable[str]) -> str:

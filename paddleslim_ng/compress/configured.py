@@ -1,20 +1,58 @@
-"""From the settings of a configuration to Paddle's objects: optimizers, schedules, clips, mixed precision."""
+"""From the settings of a configuration to a job: options, optimizers, schedules, clips, mixed precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any, Final
 
+import numpy as np
 import paddle
 from pydantic import BaseModel
 
+from paddleslim_ng.compress.budget import Budget
+from paddleslim_ng.compress.configuration import CompressorSettings
+from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.optimizers import OptimizerSource
+from paddleslim_ng.compress.trainer_options import TrainerOptions
 from paddleslim_ng.errors import ConfigError
 
-__all__ = ['make_optimizer', 'mixed_precision']
+__all__ = ['apply_to_context', 'configured_options', 'make_optimizer', 'mixed_precision']
 
 _TYPE: Final = 'type'
 _WHOLE_RUN: Final = {'PolynomialDecay': 'decay_steps', 'CosineAnnealingDecay': 'T_max'}
 _LISTS: Final = ('custom_white_list', 'custom_black_list', 'custom_black_varnames')
+
+
+def configured_options(settings: CompressorSettings, options: TrainerOptions) -> TrainerOptions:
+    """Return a trainer's options with what the settings say about them."""
+    names = [item.name for item in fields(TrainerOptions) if item.name in settings.model_fields_set]
+    return replace(options, **{name: getattr(settings, name) for name in names})
+
+
+def apply_to_context(settings: CompressorSettings, context: Context, steps: Callable[[], int]) -> None:
+    """Give a context its random numbers, limits and optimizers; optimizers that it has stay.
+
+    Args:
+        settings: of the section ``compressor``.
+        context: changed in place.
+        steps: see :func:`make_optimizer`.
+    """
+    if 'seed' in settings.model_fields_set:
+        context.rng = np.random.default_rng(settings.seed)
+    if 'cache_path' in settings.model_fields_set:
+        context.keep_samples(settings.cache_path)
+    if settings.budget is not None:
+        context.budget = Budget(**settings.budget.model_dump())
+    if context.train_optimizer is None and settings.optimizer is not None:
+        train = settings.optimizer
+        context.train_optimizer = OptimizerSource(lambda: make_optimizer(train, steps), 'optimizer')
+    if not context.has_distiller_optimizer() and settings.distiller_optimizer is not None:
+        distiller = settings.distiller_optimizer
+        context.distiller_optimizer = OptimizerSource(lambda: make_optimizer(distiller, steps), 'distiller_optimizer')
+    for source in (context.train_optimizer, context.distiller_optimizer):
+        if source is not None and settings.amp is not None:
+            source.amp = mixed_precision(settings.amp)
 
 
 def make_optimizer(settings: BaseModel, steps: Callable[[], int]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,19 @@ import numpy as np
 from paddleslim_ng.compress.budget import Budget
 from paddleslim_ng.compress.evaluation import EvalFunction, EvalResult, Samples, call_functions, mean_metrics
 from paddleslim_ng.compress.journal import JournalEntry
+from paddleslim_ng.compress.metric_history import CONVERGENCE, has_converged, metric_history
 from paddleslim_ng.compress.optimizers import OptimizerLike, OptimizerSource, attach_optimizer, is_trained
 from paddleslim_ng.compress.readers import Reader, named_variables
 from paddleslim_ng.core import Executor, GraphWrapper, clone_program
 from paddleslim_ng.core.cloning import forward_program
 from paddleslim_ng.core.paddle_compat import global_scope
 from paddleslim_ng.distributed import Ranks, current_ranks, shared_statistics
-from paddleslim_ng.errors import ConfigError, DataError, GraphError, nearest_names
+from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 
 if TYPE_CHECKING:
     from paddleslim_ng.compress.strategy import Strategy
 
 __all__ = ['Context']
-
-_DELTA = 0.001
 
 
 class Context:
@@ -126,8 +124,7 @@ class Context:
         self.eval_func: dict[str, EvalFunction] = _functions(eval_func)
         self.teacher_programs = [_program(item, 'teacher_programs') for item in teacher_programs]
         self.train_optimizer = _source(train_optimizer, 'train_optimizer', clip, amp)
-        given = distiller_optimizer if distiller_optimizer is not None else train_optimizer
-        self.distiller_optimizer = _source(given, 'distiller_optimizer', clip, amp)
+        self._distiller_optimizer = _source(distiller_optimizer, 'distiller_optimizer', clip, amp)
         self.rng = np.random.default_rng(seed)
         self.epoch, self.epoch_id, self.batch_id = 0, 0, 0
         self.skip_training = False
@@ -140,6 +137,19 @@ class Context:
         self._kept: dict[str, Any] = {}
         self._passing: dict[str, Any] = {}
         self.keep_samples(cache_path)
+
+    @property
+    def distiller_optimizer(self) -> OptimizerSource | None:
+        """What minimizes the losses of distillation strategies; ``train_optimizer`` where nothing else was given."""
+        return self._distiller_optimizer if self._distiller_optimizer is not None else self.train_optimizer
+
+    @distiller_optimizer.setter
+    def distiller_optimizer(self, source: OptimizerSource | None) -> None:
+        self._distiller_optimizer = source
+
+    def has_distiller_optimizer(self) -> bool:
+        """Tell whether distillation has an optimizer of its own."""
+        return self._distiller_optimizer is not None
 
     @property
     def train_graph(self) -> GraphWrapper:
@@ -216,31 +226,16 @@ class Context:
         Raises:
             ConfigError: no evaluation has found a metric of that name.
         """
-        return self._history(name)[-1]
+        return metric_history(self.eval_results, name)[-1]
 
-    def eval_converged(self, metric_name: str, delta: float = _DELTA) -> bool:
+    def eval_converged(self, metric_name: str, delta: float = CONVERGENCE) -> bool:
         """Tell whether a metric changed by less than ``delta``, relatively, between the last two evaluations.
 
         Raises:
             ConfigError: there is no metric of that name.
             DataError: the metric is not finite, or was 0, from which no relative change can be told.
         """
-        history = self._history(metric_name, empty=True)
-        if len(history) < 2:
-            return False
-        before, now = history[-2:]
-        where = f'whether {metric_name!r} has converged cannot be told: it was {before} and is now {now}'
-        if not (math.isfinite(before) and math.isfinite(now)):
-            raise DataError(f'{where}. Training has diverged')
-        if before == 0:
-            raise DataError(f'{where}. Start later, when the network has learned something, or choose another metric')
-        return abs(now - before) / abs(before) < delta
-
-    def _history(self, name: str, empty: bool = False) -> list[float]:
-        if name not in self.eval_results and not (empty and not self.eval_results):
-            known = list(self.eval_results)
-            raise ConfigError(f'there is no metric {name!r}; evaluated are {known}{nearest_names(name, known)}')
-        return self.eval_results.get(name, [])
+        return has_converged(self.eval_results, metric_name, delta)
 
     def replace_programs(
         self,

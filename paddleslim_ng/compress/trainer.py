@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddleslim_ng.compress.best_so_far import BestSoFar
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import WeightedMeans, check_finite
 from paddleslim_ng.compress.global_generators import GlobalGenerators
@@ -79,9 +80,7 @@ class Trainer:
         self.records: list[EpochRecord] = []
         self.stopped: str | None = None
         self.seconds = 0.0
-        self._best: float | None = None
-        self._generation = context.generation
-        self._waited = 0
+        self._best = BestSoFar(self.options)
         self._means = WeightedMeans()
         self._generators = GlobalGenerators()
         self._log = TrainingLog(self.options) if context.ranks.rank == 0 else None
@@ -108,8 +107,8 @@ class Trainer:
         rate = self.context.learning_rate()
         if options.least_learning_rate is not None and rate is not None and rate < options.least_learning_rate:
             return f'the learning rate {rate:g} is below {options.least_learning_rate:g}'
-        if options.patience is not None and self._waited >= options.patience:
-            return f'{options.monitor or "the loss"} has not become better for {self._waited} evaluations'
+        if options.patience is not None and self._best.waited >= options.patience:
+            return f'{options.monitor or "the loss"} has not become better for {self._best.waited} evaluations'
         limit = self.context.budget.seconds
         if limit is not None and self.seconds >= limit:
             return f'{self.seconds:.0f} of {limit:g} seconds are used'
@@ -242,17 +241,12 @@ class Trainer:
             self._judge(record)
 
     def _judge(self, record: EpochRecord) -> None:
-        value = self._monitored(record)
+        context, value = self.context, self._monitored(record)
         if value is None:
             return
-        if self._generation != self.context.generation:
-            self._best, self._waited, self._generation = None, 0, self.context.generation
-        record.best = self.options.is_better(value, self._best)
-        self._waited = 0 if record.best else self._waited + 1
-        if record.best:
-            self._best = value
-            if self.options.best_path is not None and self.context.ranks.rank == 0:
-                save_model(None, self.context.eval_program, self.options.best_path, scope=self.context.scope)
+        record.best = self._best.judge(value, context.generation)
+        if record.best and self.options.best_path is not None and context.ranks.rank == 0:
+            save_model(None, context.eval_program, self.options.best_path, scope=context.scope)
 
     def _monitored(self, record: EpochRecord) -> float | None:
         name = self.options.monitor
@@ -289,9 +283,7 @@ class Trainer:
             'records': [record.as_dict() for record in self.records],
             'stopped': self.stopped,
             'seconds': self.seconds,
-            'best': self._best,
-            'generation': self._generation,
-            'waited': self._waited,
+            'best': self._best.state_dict(),
             'means': self._means.state_dict(),
             'generators': self._generators.state_dict(),
         }
@@ -300,8 +292,7 @@ class Trainer:
         """Take over what :meth:`state_dict` returned."""
         self.records = [EpochRecord.of(packed) for packed in state['records']]
         self.stopped, self.seconds = state['stopped'], float(state['seconds'])
-        self._best, self._generation = state['best'], int(state['generation'])
-        self._waited = int(state['waited'])
+        self._best.load_state_dict(state['best'])
         self._means = WeightedMeans()
         self._means.load_state_dict(state['means'])
         self._generators.load_state_dict(state['generators'])

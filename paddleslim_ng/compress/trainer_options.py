@@ -60,13 +60,6 @@ class TrainerOptions:
         if self.min_delta < 0:
             raise ConfigError(f'min_delta is not negative, as {self.min_delta!r} is')
 
-    def is_better(self, value: float, best: float | None) -> bool:
-        """Tell whether a value of the monitored metric beats the best one."""
-        if best is None:
-            return True
-        gain = value - best if self.mode == 'max' and self.monitor is not None else best - value
-        return gain > self.min_delta
-
 
 @dataclass
 class EpochRecord:

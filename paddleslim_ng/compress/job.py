@@ -1,0 +1,76 @@
+"""What happens at each moment of a compression job beside training."""
+
+from __future__ import annotations
+
+from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
+from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.strategy import Strategy
+from paddleslim_ng.compress.trainer import Observer
+from paddleslim_ng.distributed import check_ranks
+
+__all__ = ['JobCallbacks']
+
+
+class JobCallbacks(Observer):
+    """Calls the strategies in their order, and saves.
+
+    Args:
+        context: the job.
+        strategies: in the order of their calls.
+        checkpoints: where to save; nowhere where None.
+        every: batches between two checkpoints within an epoch.
+    """
+
+    def __init__(
+        self, context: Context, strategies: list[Strategy], checkpoints: JobCheckpoints | None, every: int | None
+    ) -> None:
+        self._context, self._strategies = context, strategies
+        self._checkpoints, self._every = checkpoints, every
+
+    def compression_begin(self) -> None:
+        """Before the first epoch of a job."""
+        for strategy in self._strategies:
+            strategy.on_compression_begin(self._context)
+        self._save(Position(0, 0))
+
+    def epoch_begin(self) -> None:
+        """Before the first batch of an epoch."""
+        for strategy in self._strategies:
+            strategy.on_epoch_begin(self._context)
+
+    def batch_begin(self) -> None:
+        """Before a training step."""
+        for strategy in self._strategies:
+            strategy.on_batch_begin(self._context)
+
+    def batch_end(self) -> None:
+        """After a training step."""
+        for strategy in self._strategies:
+            strategy.on_batch_end(self._context)
+
+    def batch_done(self) -> None:
+        """Save, where it is time."""
+        done = self._context.batch_id + 1
+        if self._every is not None and done % self._every == 0:
+            self._save(Position(self._context.epoch_id, done))
+
+    def epoch_end(self) -> None:
+        """After an epoch's training and evaluation."""
+        for strategy in self._strategies:
+            strategy.on_epoch_end(self._context)
+
+    def epoch_done(self) -> None:
+        """Compare ranks, and save."""
+        context = self._context
+        if context.ranks.size > 1:
+            check_ranks(context.train_program, context.scope, ranks=context.ranks, when=f'epoch {context.epoch_id}')
+        self._save(Position(context.epoch_id + 1, 0))
+
+    def compression_end(self) -> None:
+        """After the last epoch."""
+        for strategy in self._strategies:
+            strategy.on_compression_end(self._context)
+
+    def _save(self, position: Position) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(position)
