@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,23 +14,21 @@ import numpy as np
 import paddle
 
 from paddleslim_ng.analysis.metric_value import as_metric
-from paddleslim_ng.core import Executor, load_array
+from paddleslim_ng.core import Executor
 from paddleslim_ng.errors import CheckpointError, ConfigError
 from paddleslim_ng.quant.analysed_model import AnalysedModel, calibrated, from_files
 from paddleslim_ng.quant.analysis_config import checked_config
+from paddleslim_ng.quant.analysis_statistics import summaries, write_statistics
 from paddleslim_ng.quant.batch_norm_folding import fold_batch_norm
-from paddleslim_ng.quant.error_plots import plot_boxes, plot_histograms
+from paddleslim_ng.quant.error_plots import plot_boxes
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.float_layers import fewest_float_layers
 from paddleslim_ng.quant.measurements_file import MeasurementsFile, identity_of
 from paddleslim_ng.quant.output_loss import output_loss
-from paddleslim_ng.quant.quantizers import fake_quantize
 from paddleslim_ng.quant.spec import QuantizationSpec
 from paddleslim_ng.quant.static_arguments import load_with_feeds
 from paddleslim_ng.quant.stored_tensors import kept_feeds
-from paddleslim_ng.quant.tensor_summary import COLUMNS, TensorSummary
 from paddleslim_ng.runtime.atomic import atomic_write
-from paddleslim_ng.runtime.model_loading import InferenceModel
 
 __all__ = ['Analysis', 'TargetModel']
 
@@ -205,26 +201,12 @@ class Analysis:
             ConfigError: a tensor has no such axis, or there are no data.
             DataError: tensors that are not finite.
         """
-        activations, weights = self._summaries(analysis_axis)
-        rows = [summary.row() for summary in (*activations, *weights)]
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-        table.writeheader()
-        table.writerows(rows)
-        self._write('statistic.csv', text.getvalue())
-        for kind, group in (('activation', activations), ('weight', weights)):
-            if group:
-                exact, found = (
-                    {item.name: getattr(item, form) for item in group} for form in ('exact_sample', 'found_sample')
-                )
-                plot_boxes(exact, self.save_dir / f'fp_{kind}_boxplot.pdf', f'{kind}s in float')
-                plot_boxes(found, self.save_dir / f'quantized_{kind}_boxplot.pdf', f'quantized {kind}s')
-                plot_histograms({item.name: item.histogram() for item in group}, self.save_dir / f'{kind}_histplot.pdf')
-        return rows
+        self._folder()
+        return write_statistics(self.save_dir, *summaries(self.analysed, analysis_axis))
 
     def plot_activation_distribution(self, axis: int | None = None) -> None:
         """Write the box plots of activations alone; see :meth:`statistical_analyse`."""
-        activations, _ = self._summaries(axis)
+        activations, _ = summaries(self.analysed, axis)
         self._folder()
         exact = {item.name: item.exact_sample for item in activations}
         plot_boxes(exact, self.save_dir / 'activation_distribution.pdf', 'activations in float')
@@ -322,17 +304,6 @@ class Analysis:
             value = self.eval_function(Executor(), model.program, list(model.feeds), list(model.fetches))
         return as_metric(value, 'eval_function')
 
-    def _summaries(self, axis: int | None) -> tuple[list[TensorSummary], list[TensorSummary]]:
-        analysed = self.analysed
-        model, _ = analysed.form(list(analysed.layers()))
-        readers = {name: layer for layer, outputs in analysed.layers().items() for name in _reads(analysed, outputs)}
-        names = [tensor.name for tensor in analysed.spec.of_kind('activation')]
-        activations = [TensorSummary(name, readers[name], axis) for name in names]
-        for exact, found in zip(analysed.outputs(analysed.model, names), analysed.outputs(model, names)):
-            for summary, a, b in zip(activations, exact, found):
-                summary.add(a, fake_quantize(b, analysed.spec.tensors[summary.name]))
-        return activations, _weight_summaries(analysed, model, axis)
-
     def _folder(self) -> None:
         try:
             self.save_dir.mkdir(parents=True, exist_ok=True)
@@ -345,19 +316,6 @@ class Analysis:
             atomic_write(self.save_dir / name, text)
         except OSError as error:
             raise CheckpointError(f'cannot write {self.save_dir / name}: {error}') from error
-
-
-def _weight_summaries(analysed: AnalysedModel, model: InferenceModel, axis: int | None) -> list[TensorSummary]:
-    found = []
-    for tensor in analysed.spec.of_kind('weight'):
-        summary = TensorSummary(tensor.name, None, axis)
-        summary.add(load_array(analysed.model.scope, tensor.name), load_array(model.scope, tensor.name))
-        found.append(summary)
-    return found
-
-
-def _reads(analysed: AnalysedModel, outputs: Iterable[str]) -> list[str]:
-    return [name for output in outputs for name in analysed.spec.operators[output]]
 
 
 def _joined(rows: list[list[Any]]) -> list[Any]:

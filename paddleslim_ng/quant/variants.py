@@ -31,6 +31,7 @@ from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics
 from paddleslim_ng.quant.stored_tensors import kept_feeds
 from paddleslim_ng.quant.targets import find_targets
+from paddleslim_ng.runtime.executor_flags import ignores_changed_weights
 from paddleslim_ng.runtime.model_loading import InferenceModel
 
 __all__ = ['Metric', 'QuantizedVariants']
@@ -69,7 +70,7 @@ class QuantizedVariants:
         template: what is quantized, at 8 bits.
 
     Raises:
-        ConfigError: an unknown name, or nothing that can be quantized.
+        ConfigError: an unknown name, nothing that can be quantized, or Paddle's oneDNN flag is set on a legacy program.
         DataError: no batch, or one that the program cannot run on.
         GraphError: a batch lacks an input, or the scope a parameter.
 
@@ -92,6 +93,11 @@ class QuantizedVariants:
         not_quant_pattern: Iterable[str] = ('skip_quant',),
         place: Any = None,
     ) -> None:
+        if ignores_changed_weights(model.program):
+            raise ConfigError(
+                "FLAGS_use_mkldnn is set: with it, Paddle's executor keeps the first weights it has seen of a legacy "
+                'program, so that all widths would seem alike. Unset it'
+            )
         self._algo, self._percentile = check_observer(algo), hist_percent
         chosen: dict[str, Any] = {
             'skip_tensor_list': list(skip_tensor_list),

@@ -227,3 +227,18 @@ def test_unusable_settings_are_refused(variants: QuantizedVariants) -> None:
         variants.set({'nothing': 4})
     with pytest.raises(DataError, match='no batch'):
         QuantizedVariants(variants.source, [])
+
+
+def test_a_flag_by_which_changed_weights_are_ignored_is_refused(variants: QuantizedVariants, ir: str) -> None:
+    before = paddle.get_flags('FLAGS_use_mkldnn')
+    paddle.set_flags({'FLAGS_use_mkldnn': True})
+    try:
+        if ir == 'legacy':
+            with pytest.raises(ConfigError, match='FLAGS_use_mkldnn'):
+                QuantizedVariants(variants.source, some_feeds())
+        else:
+            again = QuantizedVariants(variants.source, some_feeds(), algo='mse')
+            name = again.template.of_kind('weight')[0].name
+            assert again.loss({name: 2}) > again.loss({name: 8}) > 0
+    finally:
+        paddle.set_flags(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,21 @@ def test_the_bits_are_those_of_the_specification() -> None:
     spec = spec_of(net, weight_bits=found.quantized)
     assert {tensor.name: tensor.bits for tensor in spec.of_kind('weight')} == dict(found.bits)
     assert len(set(found.bits.values())) > 1
+    stored = slim.quant.storage_report(net.program, spec)
+    rows = {row.name: row for row in stored.tensors if row.name in found.bits}
+    assert sum(row.code_bits for row in rows.values()) == found.average_bits * sum(size[0] for size in sizes.values())
+    assert found.stored_bytes == sum(-(-row.total_bits // 8) for row in rows.values())
+
+
+def test_files_hold_as_many_integers_as_bits_allow(tmp_path: Path) -> None:
+    net = conv_net()
+    sizes = weight_sizes(spec_of(net), net.scope)
+    losses = {name: {bits: 2.0**-bits * place for bits in WIDTHS} for place, name in enumerate(sizes, start=1)}
+    found = BitAllocator(losses, sizes).within_average(3.0)
+    spec = spec_of(net, weight_bits=found.quantized)
+    exported = slim.quant.export_quantized(net.program, spec, tmp_path / 'mixed', ['x'], net.fetches, net.scope)
+    for name, bits in found.bits.items():
+        assert 2 < exported.distinct[name] + 1 <= 2**bits
 
 
 @pytest.mark.parametrize(

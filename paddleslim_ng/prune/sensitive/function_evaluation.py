@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import paddle
-
 from paddleslim_ng.analysis.metric_value import as_metric
-from paddleslim_ng.core import GraphWrapper, has_array
+from paddleslim_ng.core import has_array
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.records import record_name
 from paddleslim_ng.prune.sensitive.masking import Footprint, restoring, zeroed
+from paddleslim_ng.runtime.executor_flags import ignores_changed_weights
 
 __all__ = ['Evaluation', 'FunctionEvaluation', 'PruneInPlace']
 
@@ -64,7 +63,7 @@ class FunctionEvaluation:
     def __init__(
         self, program: Any, scope: Any, place: Any, function: Callable[..., Any], arguments: Sequence[Any] = ()
     ) -> None:
-        if GraphWrapper(program).ir == 'legacy' and _onednn_flag():
+        if ignores_changed_weights(program):
             raise ConfigError(
                 "FLAGS_use_mkldnn is set: with it, Paddle's executor keeps the first weights it has seen of a legacy "
                 'program, so that pruning would seem to change nothing. Unset it, or pass evaluator= for eval_func'
@@ -99,10 +98,3 @@ class FunctionEvaluation:
 
     def _measure(self, program: Any) -> float:
         return as_metric(self._function(program, *self._arguments), self.source)
-
-
-def _onednn_flag() -> bool:
-    try:
-        return bool(paddle.get_flags('FLAGS_use_mkldnn')['FLAGS_use_mkldnn'])
-    except ValueError:
-        return False
