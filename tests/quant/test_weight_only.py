@@ -10,9 +10,9 @@ import paddle
 import pytest
 
 import paddleslim_ng as slim
-from paddleslim_ng.core import GraphWrapper, load_array, store_array
+from paddleslim_ng.core import GraphWrapper, load_array, paddle_compat, store_array
 from paddleslim_ng.errors import ConfigError, DataError, EquivalenceError, GraphError
-from paddleslim_ng.quant import QuantizationSpec
+from paddleslim_ng.quant import QuantizationSpec, decomposed_format, packing
 from paddleslim_ng.quant.weight_only import quant_post_dynamic, quant_post_only_weight, quantize_weights
 from paddleslim_ng.runtime import InferenceModel, load_inference_model, save_inference_model
 from paddleslim_ng.runtime.predictor_process import PredictorProcess
@@ -97,6 +97,10 @@ def test_sizes_are_those_of_the_bits(tmp_path: Path) -> None:
         InferenceModel(*net.model), tmp_path / 'plain', weight_bits=4, format='decomposed', feed=net.feed
     )
     assert plain.exported is not None and plain.exported.parameter_file.stat().st_size > count
+    small = nets.build(lambda x: nn.Linear(90, 90)(x), (90,))
+    made = quantize_weights(InferenceModel(*small.model), tmp_path / 'small', weight_bits=4, feed=small.feed)
+    assert made.exported is not None and made.exported.parameter_file.stat().st_size > 90 * 90
+    assert made.bits_per_weight == pytest.approx(8 + 32 / 90)
 
 
 def test_groups_bring_four_bits_nearer(net: nets.Net, tmp_path: Path) -> None:
@@ -109,7 +113,8 @@ def test_groups_bring_four_bits_nearer(net: nets.Net, tmp_path: Path) -> None:
     assert errors[1] < 0.9 * errors[0]
 
 
-def test_paddle_inference_runs_the_packed_file(net: nets.Net, tmp_path: Path) -> None:
+def test_paddle_inference_runs_the_packed_file(net: nets.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, 'SMALLEST', 1)
     made = quantize_weights(InferenceModel(*net.model), tmp_path / 'model', weight_bits=4, group_size=8, feed=net.feed)
     assert made.exported is not None
     with PredictorProcess(made.exported.program_file, made.exported.parameter_file) as process:
@@ -118,6 +123,21 @@ def test_paddle_inference_runs_the_packed_file(net: nets.Net, tmp_path: Path) ->
         found = next(iter(process.outputs().values()))
     (expected,) = nets.run(made.model.program, made.model.scope, net.feed, made.model.fetches)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [None, 5])
+def test_both_irs_compute_the_same(
+    size: int | None, net: nets.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, 'SMALLEST', 1)
+    made = quantize_weights(
+        InferenceModel(*net.model), tmp_path / 'model', weight_bits=4, group_size=size, feed=net.feed
+    )
+    (expected,) = nets.run(made.model.program, made.model.scope, net.feed, made.model.fetches)
+    for ir in ('legacy', 'pir') if paddle_compat.has_pir() else ('legacy',):
+        loaded = load_inference_model(tmp_path / 'model', paddle.static.Scope(), ir=ir)
+        (found,) = slim.Executor().run(loaded.program, net.feed, loaded.fetches, scope=loaded.scope)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_saved_model(folder: Path, net: nets.Net) -> None:
@@ -224,8 +244,7 @@ def test_what_cannot_be_quantized(folder: Path, net: nets.Net) -> None:
 
 
 def test_a_damaged_file_is_not_saved(net: nets.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paddleslim_ng.quant import decomposed_format
-
+    monkeypatch.setattr(packing, 'SMALLEST', 1)
     real = decomposed_format.pack
     monkeypatch.setattr(decomposed_format, 'pack', lambda integers: real(integers[::-1]))
     with pytest.raises(EquivalenceError, match='nothing was saved'):
