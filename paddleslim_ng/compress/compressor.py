@@ -14,6 +14,7 @@ from paddleslim_ng.compress.evaluation import EvalFunction
 from paddleslim_ng.compress.job import JobCallbacks
 from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.result import CompressionResult
+from paddleslim_ng.compress.rollback import remember_origin
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.compress.trainer import Trainer
 from paddleslim_ng.compress.trainer_options import TrainerOptions
@@ -264,6 +265,7 @@ class Compressor:
         self._prepare(epochs)
         context = self.context
         context.epoch = epochs
+        remember_origin(context, self.strategies)
         trainer = self._trainer_factory(context, self.options)
         checkpoints = None
         if self.checkpoint_path is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from paddleslim_ng.analysis import flops, model_size
 from paddleslim_ng.compress import Context, Strategy
 from paddleslim_ng.compress.strategies import GMPStrategy, SensitivePruneStrategy
 from paddleslim_ng.compress.strategies.loss_curves import LossCurve
-from paddleslim_ng.core import GraphWrapper, load_array
+from paddleslim_ng.core import load_array
 from paddleslim_ng.errors import CheckpointError, ConfigError, DataError
 from tests.compress.job_net import JobNet, batches, same, tensors
 from tests.compress.prune_net import PruneNet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
 from paddleslim_ng.compress.strategies.gmp import GMPStrategy
+from paddleslim_ng.compress.strategies.greedy_prune import GreedyPruneStrategy
 from paddleslim_ng.compress.strategies.sensitive_prune import SensitivePruneStrategy
 from paddleslim_ng.compress.strategies.uniform_prune import UniformPruneStrategy
 from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
@@ -11,6 +12,7 @@ from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPru
 __all__ = [
     'ChannelPruning',
     'GMPStrategy',
+    'GreedyPruneStrategy',
     'SensitivePruneStrategy',
     'UniformPruneStrategy',
     'UnstructuredPruneStrategy',
