@@ -44,7 +44,7 @@ def quant_aware(
     act_preprocess_func: Function | None = None,
     optimizer_func: Callable[[], Any] | None = None,
     executor: Any = None,
-    return_program: bool = True,
+    return_program: bool = False,
 ) -> Any:
     """Let a program train, or evaluate, with the rounding of integers simulated.
 

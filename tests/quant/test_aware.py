@@ -48,6 +48,20 @@ def test_training_and_test_programs(after: bool) -> None:
         slim.Executor().run(item, feed, [net.logits, net.loss], scope=net.scope) for item in (test, cloned)
     )
     np.testing.assert_array_equal(first[0], second[0])
+    native = [] if paddle_compat.is_pir_program(program) else [program.clone(for_test=True)]
+    scales = {
+        item.record.scale: load_array(net.scope, item.record.scale)
+        for item in recorded(GraphWrapper(test))
+        if item.record.scale
+    }
+    assert len(scales) == 4
+    for item in (test, cloned, *native):
+        (again,) = slim.Executor().run(item, nets.feed_of(9), [net.logits], scope=net.scope)
+        np.testing.assert_array_equal(again, first[0])
+        assert all('quant_count' not in var.name() for var in GraphWrapper(item).vars() if var.outputs())
+    slim.Executor().run(test, {**nets.feed_of(9), 'x': 100 * nets.FEED['x']}, [net.logits], scope=net.scope)
+    for name, scale in scales.items():
+        np.testing.assert_array_equal(load_array(net.scope, name), scale)
 
 
 def simple(x: Any) -> Any:

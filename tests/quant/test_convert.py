@@ -50,6 +50,22 @@ def test_convert(bits: int) -> None:
         assert codes.dtype == np.int8 and np.abs(codes).max() == 2 ** (bits - 1) - 1
 
 
+def test_paddle_saves_what_convert_returns(tmp_path: Path) -> None:
+    net, _, test = trained()
+    integers = convert(test, CPU, scope=net.scope, feed=nets.FEED)
+    (expected,) = slim.Executor().run(test, nets.FEED, [net.logits], scope=net.scope)
+    image, logits = (slim.core.lookup(integers, item) for item in ('x', net.logits))
+    with paddle.static.scope_guard(net.scope):
+        executor = paddle.static.Executor(CPU)
+        paddle.static.save_inference_model(str(tmp_path / 'm'), [image], [logits], executor, program=integers)
+    with paddle.static.scope_guard(paddle.static.Scope()):
+        program, feeds, fetches = paddle.static.load_inference_model(str(tmp_path / 'm'), executor)
+        (found,) = executor.run(program, {feeds[0]: nets.FEED['x']}, fetches)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    weights = sum(np.prod(var.shape()) for var in GraphWrapper(net.program).all_parameters() if len(var.shape()) > 1)
+    assert (tmp_path / 'm.pdiparams').stat().st_size < 2 * weights + 3000
+
+
 def test_float_program() -> None:
     net, program, test = trained()
     plain = clone_program(net.program, for_test=True)
