@@ -14,6 +14,8 @@ import pytest
 import paddleslim_ng as slim
 
 ROOT = Path(__file__).resolve().parents[1]
+SMALL = ['--model', 'LeNet', '--scale', '1', '--image_size', '12', '--images', '64', '--repeats', '2']
+SMALL += ['--engines', 'onednn', 'int8', 'lite_arm']
 
 
 def script(name: str, *arguments: str, folder: Path, code: int = 0) -> str:
@@ -32,8 +34,7 @@ def script(name: str, *arguments: str, folder: Path, code: int = 0) -> str:
 
 
 def test_observers_side_by_side(tmp_path: Path, ir: str) -> None:
-    small = ['--model', 'LeNet', '--scale', '1', '--image_size', '12', '--images', '64', '--repeats', '2']
-    output = script('quant_post/quant_post', *small, '--steps', '80', '--algo', 'mse', folder=tmp_path)
+    output = script('quant_post/quant_post', *SMALL, '--steps', '80', '--algo', 'mse', folder=tmp_path)
     assert f'{"PIR" if ir == "pir" else "legacy"} programs' in output
     folder = tmp_path / 'quantized'
     figures = json.loads((folder / 'figures.json').read_text('utf-8'))
@@ -51,12 +52,11 @@ def test_observers_side_by_side(tmp_path: Path, ir: str) -> None:
 
 @pytest.mark.full
 def test_a_saved_model_with_fewer_bits(tmp_path: Path) -> None:
-    small = ['--model', 'LeNet', '--scale', '1', '--image_size', '12', '--images', '64', '--repeats', '2']
-    script('quant_post/quant_post', *small, '--steps', '80', '--algo', 'abs_max', folder=tmp_path)
+    script('quant_post/quant_post', *SMALL, '--steps', '80', '--algo', 'abs_max', folder=tmp_path)
     again = ['--model_path', 'quantized/float', '--algo', 'KL', '--weight_bits', '4', '--output', 'again']
-    script('quant_post/quant_post', *small, *again, folder=tmp_path)
+    script('quant_post/quant_post', *SMALL, *again, folder=tmp_path)
     assert list(json.loads((tmp_path / 'again' / 'figures.json').read_text('utf-8'))) == ['float', 'KL']
-    message = script('quant_post/quant_post', *small, *again, '--activation_bits', '1', folder=tmp_path, code=1)
+    message = script('quant_post/quant_post', *SMALL, *again, '--activation_bits', '1', folder=tmp_path, code=1)
     assert message.splitlines()[-1].startswith('error: bits must be a whole number from 2 to 16')
 
 
@@ -70,5 +70,5 @@ def test_tables_of_embeddings(tmp_path: Path, ir: str) -> None:
     for name in ('abs_max-8', 'row_wise-8'):
         assert abs(figures[name]['test'] - figures['float']['test']) < 0.02
         assert figures[name]['file_bytes'] < 0.35 * figures['float']['file_bytes']
-    message = script('quant_embedding/quant_embedding', *flags, '--bits', '9', folder=tmp_path, code=1)
+    message = script('quant_embedding/quant_embedding', *flags, '--steps', '1', '--bits', '9', folder=tmp_path, code=1)
     assert message.splitlines()[-1] == 'error: quantize_bits must be a whole number from 2 to 8, not 9'

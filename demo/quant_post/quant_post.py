@@ -53,6 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--weight_quantize_type', default='channel_wise_abs_max', help='or abs_max')
     parser.add_argument('--seed', type=int, default=0, help='of weights and orders (default: 0)')
     parser.add_argument('--repeats', type=int, default=20, help='counted runs of each model (default: 20)')
+    parser.add_argument('--engines', nargs='+', metavar='NAME', help='to measure on: onednn, int8, ... (default: all)')
     parser.add_argument('--output', type=Path, default=Path('quantized'), help='folder of the results')
     return parser.parse_args(arguments)
 
@@ -152,7 +153,10 @@ def finish(best: str, float_model: Path, images: Any, options: argparse.Namespac
         print(slim.deploy.to_lite(chosen, options.output / 'int8-arm', 'arm', 'int8').report)
     except DeployError as error:
         print(f'Paddle Lite is left out: {error}')
-    print(slim.deploy.measure({'int8': chosen}, {'image': images}, original=float_model, repeats=options.repeats))
+    found = slim.deploy.measure(
+        {'int8': chosen}, {'image': images}, original=float_model, engines=options.engines, repeats=options.repeats
+    )
+    print(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
