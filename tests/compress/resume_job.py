@@ -116,14 +116,13 @@ def job(
     folder: Path | None,
     point: tuple[str, int, int] = NOWHERE,
     action: Any = None,
-    own_order: bool = True,
     ranks: Ranks = ALONE,
 ) -> tuple[JobNet, Compressor]:
     """Return the network and its job, which stops at a point."""
     alone = ranks.size == 1
     net = JobNet(minimize=alone)
     compressor = net.compressor(
-        train_reader=Shuffled(own_order, ranks.rank),
+        train_reader=Shuffled(True, ranks.rank),
         train_optimizer=None if alone else adam,
         epoch=EPOCHS,
         checkpoint_path=folder,
