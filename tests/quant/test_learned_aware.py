@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,22 @@ def test_programs_resume_from_what_the_scope_holds() -> None:
         for scope in (net.scope, other)
     )
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize('kind', ['lsq', 'pact'])
+def test_files_hold_the_learned_integers(kind: str, tmp_path: Path) -> None:
+    """Batch norms are folded; the loaded files compute what the trained program computes."""
+    config = {'weight_bits': 4, **CONFIGS[kind]}
+    net = nets.build(optimizer=sgd)
+    program = quant_aware(net.program, CPU, config, net.scope)
+    net.steps(3, program)
+    feed = nets.feed_of(9)
+    test = clone_program(program, for_test=True)
+    (wanted,) = slim.Executor().run(test, feed, [net.logits], scope=net.scope)
+    slim.quant.export_aware(program, tmp_path / 'model', ['x'], [net.logits], net.scope, feed={'x': feed['x']})
+    model = slim.runtime.load_inference_model(tmp_path / 'model', paddle.static.Scope())
+    (found,) = slim.Executor().run(model.program, {'x': feed['x']}, model.fetches, scope=model.scope)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('make', [lambda: 'sgd', lambda: paddle.optimizer.SGD(paddle.optimizer.lr.StepDecay(0.1, 2))])
