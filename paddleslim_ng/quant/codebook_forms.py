@@ -52,7 +52,7 @@ class CodebookForm:
         self._buckets = buckets
         self._keep_zeros = keep_zeros
         self._trains_weight, self.learns = TRAINED[train]
-        self._indices: dict[VarWrapper, VarWrapper] = {}
+        self._places: dict[VarWrapper, tuple[VarWrapper, VarWrapper]] = {}
         self._parts: list[VarWrapper] = []
 
     @property
@@ -66,21 +66,25 @@ class CodebookForm:
         if self._keep_zeros:
             points = e.concat([points, e.constant(0.0, [self._buckets.count, 1])], 1)
         given = e.stop(x)
-        index = self._index(e, given, e.stop(points))
-        values = e.reshape(e.take(e.reshape(points, [-1]), index), self._buckets.shape)
+        first = self._first(e)
+        order = e.reshape(self._shifted(e, e.argsort(e.stop(points), 1), first), [-1])
+        ascending = e.take(e.reshape(points, [-1]), order)
+        index = self._index(e, given, e.stop(ascending), first)
+        values = e.reshape(e.take(ascending, index), self._buckets.shape)
         if not self._trains_weight or given is x:
-            self._indices[values] = index
+            self._places[values] = index, order
             return values
         y = e.add(values, e.subtract(x, given))  # x - x is 0 exactly
-        self._indices[y] = index
+        self._places[y] = index, order
         return y
 
     def backward(self, e: Expressions, x: VarWrapper, y: VarWrapper, gradient: VarWrapper) -> VarWrapper:
         """Return the gradient of the weight, and keep a part of that of the codebook."""
         if self.learns:
             count, points = self._buckets.count, self._points
-            sums = e.sum_at(self._indices[y], e.reshape(gradient, [-1]), count * points)
-            part = e.reshape(sums, [count, points])
+            index, order = self._places[y]
+            sums = e.sum_at(index, e.reshape(gradient, [-1]), count * points)
+            part = e.reshape(e.sum_at(order, sums, count * points), [count, points])
             self._parts.append(e.slice(part, 1, 0, points - 1) if self._keep_zeros else part)
         return gradient if self._trains_weight else e.scale(gradient, 0.0)
 
@@ -123,16 +127,21 @@ class CodebookForm:
         own = paddle.regularizer.L2Decay(0.0) if self.learns else None
         return add_parameter(graph, self.codebook, self.shape, 'float32', trainable=self.learns, regularizer=own)
 
-    def _index(self, e: Expressions, x: VarWrapper, points: VarWrapper) -> VarWrapper:
-        """Return for every element the place of its point among those of all buckets, as a vector."""
-        count, size = self._buckets.count, self._points
-        first = e.constant(float(size), [count, 1])
-        first = e.cast(e.subtract(e.cumulated(first, 0), first), 'int64')
-        order = e.reshape(e.add(e.argsort(points, 1), first), [-1])
-        ascending = e.reshape(e.take(e.reshape(points, [-1]), order), [count, size])
-        middle = e.scale(e.add(e.slice(ascending, 1, 1, size), e.slice(ascending, 1, 0, size - 1)), 0.5)
-        place = e.add(e.search(middle, self._buckets.build_rows(e, x)), first)
-        return e.take(order, e.reshape(self._buckets.build_from_rows(e, place), [-1]))
+    def _first(self, e: Expressions) -> VarWrapper:
+        """Return the place of the first point of each bucket among those of all buckets, ``[buckets, 1]``."""
+        size = e.constant(float(self._points), [self._buckets.count, 1])
+        return e.cast(e.subtract(e.cumulated(size, 0), size), 'int64')
+
+    def _shifted(self, e: Expressions, place: VarWrapper, first: VarWrapper) -> VarWrapper:
+        return place if self._buckets.count == 1 else e.add(place, first)
+
+    def _index(self, e: Expressions, x: VarWrapper, ascending: VarWrapper, first: VarWrapper) -> VarWrapper:
+        """Return for every element the place of its point among the ascending ones of all buckets, as a vector."""
+        size = self._points
+        rows = e.reshape(ascending, [self._buckets.count, size])
+        middle = e.scale(e.add(e.slice(rows, 1, 1, size), e.slice(rows, 1, 0, size - 1)), 0.5)
+        place = self._shifted(e, e.search(middle, self._buckets.build_rows(e, x)), first)
+        return e.reshape(self._buckets.build_from_rows(e, place), [-1])
 
     def _numpy_index(self, array: npt.NDArray[Any], scope: Any) -> tuple[npt.NDArray[np.int64], Floats]:
         points = load_array(scope, self.codebook).astype(np.float32)
