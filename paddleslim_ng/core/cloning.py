@@ -79,10 +79,17 @@ def _clone_legacy(program: Any, for_test: bool) -> Any:
     if for_test:
         block = copy.global_block()
         for index in reversed(range(len(block.ops))):
-            # Paddle keeps average_accumulates; the executor makes feed and fetch operators of its own.
-            if block.ops[index].type in OPTIMIZER_OPS or block.ops[index].type in ('feed', 'fetch'):
+            # Paddle keeps average_accumulates, and what updates state where there is no gradient operator; the executor
+            # makes feed and fetch operators of its own.
+            op = block.ops[index]
+            if op.type in OPTIMIZER_OPS or op.type in ('feed', 'fetch') or _trains(op):
                 block._remove_op(index)
     return copy
+
+
+def _trains(op: Any) -> bool:
+    role = int(op.attr('op_role')) if op.has_attr('op_role') else 0
+    return bool(role & (paddle_compat.BACKWARD_ROLE | paddle_compat.OPTIMIZE_ROLE))
 
 
 def _set_test_mode_inside(ops: Iterable[Any]) -> None:

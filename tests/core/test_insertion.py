@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddleslim_ng.core import GraphWrapper, clone_program, load_array, store_array
+from paddleslim_ng.core import Executor, GraphWrapper, clone_program, load_array, store_array
 from paddleslim_ng.core.gradients import gradient_of, last_writer, updates_of
 from paddleslim_ng.core.insertion import Insertion, add_state, insertable, remove_state
 from paddleslim_ng.errors import GraphError, UnsupportedOpError
@@ -168,3 +168,30 @@ def test_refusals_change_nothing() -> None:
         Insertion(graph, role='sideways')
     assert str(net.main) == before
     assert insertable(graph, 'elementwise_mul') and not insertable(graph, 'nonsense')
+
+
+def test_a_place_changes_its_role_and_clones_for_test_drop_what_trains() -> None:
+    """Without a backward part, too, where nothing else tells that an operator updates state."""
+    main, scope = paddle.static.Program(), paddle.static.Scope()
+    with paddle.static.program_guard(main):
+        x = paddle.static.data('x', [2, 3], 'float32')
+        y = paddle.nn.functional.relu(x)
+    graph = GraphWrapper(main)
+    (relu,) = graph.ops()
+    total = add_state(graph, 'total', [1], 'float32')
+    here = Insertion(graph, before=relu)
+    with here.role('optimizer'):
+        step = here.op('reshape2', {'X': here.op('mean', {'X': graph.var('x')})}, {'shape': [1]})
+        here.op('elementwise_add', {'X': total, 'Y': step}, into=total)
+    here.redirect('x', here.op('elementwise_mul', {'X': graph.var('x'), 'Y': total}), [relu])
+    assert len(here.built) == 4
+    with pytest.raises(GraphError, match='role'), here.role('sideways'):
+        pass
+    store_array(scope, 'total', np.ones(1, 'float32'))
+    test = clone_program(clone_program(main), for_test=True)
+    assert [op.type() for op in GraphWrapper(test).ops()] == ['elementwise_mul', 'relu']
+    array = np.full((2, 3), 3, 'float32')
+    runner, name = Executor(), GraphWrapper.name_of(y)
+    assert runner.run(test, {'x': array}, [name], scope=scope)[0].max() == 3
+    assert runner.run(main, {'x': array}, [name], scope=scope)[0].max() == 12
+    assert load_array(scope, 'total') == 4

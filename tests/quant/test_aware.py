@@ -38,6 +38,7 @@ def test_training_and_test_programs(after: bool) -> None:
     test = clone_program(net.program, for_test=True)
     test = quant_aware(test, CPU, scope=net.scope, for_test=True)
     program = quant_aware(net.program, CPU, scope=net.scope)
+    early = clone_program(program, for_test=True)
     if not after:
         net = nets.minimize(net, program, momentum())
     losses = [float(step[0]) for step in net.steps(3, program)]
@@ -55,7 +56,7 @@ def test_training_and_test_programs(after: bool) -> None:
         if item.record.scale
     }
     assert len(scales) == 4
-    for item in (test, cloned, *native):
+    for item in (test, cloned, early, *native):
         (again,) = slim.Executor().run(item, nets.feed_of(9), [net.logits], scope=net.scope)
         np.testing.assert_array_equal(again, first[0])
         assert all('quant_count' not in var.name() for var in GraphWrapper(item).vars() if var.outputs())
