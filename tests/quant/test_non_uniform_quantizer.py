@@ -192,6 +192,46 @@ def test_pruned_weights_keep_their_zeros() -> None:
     assert not found[array == 0].any() and found.any()
 
 
+def shared_weight(minimized: bool) -> dict[str, Any]:
+    """Train a network in which two layers have the same weight, and return its parameters."""
+    main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    linear, rng = paddle.nn.Linear, np.random.default_rng(0)
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        h = linear(4, 8)(paddle.static.data('x', [None, 4], 'float32'))
+        for _ in range(2):
+            weight = paddle.ParamAttr(name='shared')
+            h = paddle.nn.functional.relu(linear(8, 8, weight_attr=weight, bias_attr=False)(h)) + h
+        loss = paddle.mean(paddle.square(linear(8, 3)(h)))
+        if minimized:
+            sgd().minimize(loss)
+    run = slim.Executor().run
+    for var in GraphWrapper(main).all_parameters():
+        store_array(scope, var.name(), (0.3 * rng.standard_normal(var.shape())).astype('float32'))
+    done = quantizer(2).apply(main, scope)
+    assert [(layer.weight, len(layer.outputs)) for layer in done.layers] == [('shared', 2)]
+    kept = {var.name(): load_array(scope, var.name()) for var in GraphWrapper(main).all_parameters()}
+    if not minimized:
+        with paddle.static.program_guard(main, startup):
+            sgd().minimize(loss)
+    startup_scope = paddle.static.Scope()
+    run(startup, scope=startup_scope)
+    for var in GraphWrapper(main).vars():
+        if var.persistable() and slim.core.has_array(startup_scope, var.name()) and var.name() not in kept:
+            store_array(scope, var.name(), load_array(startup_scope, var.name()))
+    for _ in range(3):
+        run(main, {'x': rng.standard_normal((8, 4)).astype('float32')}, [loss], scope=scope)
+    after = {name: load_array(scope, name) for name in kept}
+    assert not np.array_equal(after['shared'], kept['shared'])
+    return after
+
+
+def test_layers_may_share_a_weight() -> None:
+    after, before = shared_weight(True), shared_weight(False)
+    assert after.keys() == before.keys() and 'shared.codebook' in after
+    for name, array in after.items():
+        np.testing.assert_allclose(array, before[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize('masked_first', [False, True])
 def test_masks_cover_weights_and_not_their_points(masked_first: bool) -> None:
     net = Training(optimizer=sgd())
