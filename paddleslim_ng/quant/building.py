@@ -61,7 +61,8 @@ def spec_from_thresholds(
         activation_bits: the same for activations.
         weight_quantize_type: one of :data:`WEIGHT_TYPES`: one scale for a weight, or for each of its output channels.
             Scales are those of the largest magnitude.
-        group_size: give every so many neighbouring inputs of each output channel a scale of their own.
+        group_size: give every so many neighbouring inputs of each output channel a scale of their own; channels of no
+            more inputs have one.
         quantizable_op_type: types of operators; see :func:`paddleslim_ng.quant.find_targets` for this and what follows.
         is_full_quantize: quantize operators without weights, too.
         skip_tensor_list: operators that read one of these tensors stay in float.
@@ -178,10 +179,12 @@ def _activation(name: str, request: _Request) -> TensorQuantization:
 def _weight(name: str, axis: int | None, inputs: int | None, request: _Request) -> TensorQuantization:
     bits = _bits_of(request.weight_bits, name, 'weight_bits')
     groups: dict[str, Any] = {}
-    if request.group_size is not None and axis is not None and inputs is not None:
-        groups = {'group_axis': inputs, 'group_size': request.group_size}
+    array = view_array(request.scope, name)
+    size = request.group_size
+    if size is not None and axis is not None and inputs is not None and size < array.shape[inputs]:
+        groups = {'group_axis': inputs, 'group_size': size}
     try:
-        scale = abs_max_scale(view_array(request.scope, name), bits, axis, **groups)
+        scale = abs_max_scale(array, bits, axis, **groups)
     except DataError as error:
         raise DataError(f'the weight {name!r} cannot be quantized: {error}') from error
     return TensorQuantization(name, bits, scale, axis, kind='weight', **groups)

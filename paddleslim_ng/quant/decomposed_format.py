@@ -1,6 +1,6 @@
 """The decomposed format: integers on disk, and arithmetic that every IR knows. PIR's ``dequantize_linear`` is wrong.
 
-In its packed form, integers of up to four bits take half a byte each.
+In its packed form, integers of up to four bits take half a byte each, save those of small weights.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.core import GraphWrapper, VarWrapper, load_array
+from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, load_array
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.new_parameters import add_parameter
-from paddleslim_ng.quant.packing import PACKED_BITS, build_unpacked, pack, unpack
+from paddleslim_ng.quant.packing import build_unpacked, pack, packs, unpack
 from paddleslim_ng.quant.placement import Placed
 from paddleslim_ng.quant.quantizers import spread_scale
 from paddleslim_ng.quant.simulate import fake_quantize_activation
@@ -45,7 +45,7 @@ def write_packed(graph: GraphWrapper, placed: list[Placed], integers: Arrays) ->
 def read_decomposed(scope: Any, tensor: TensorQuantization, shape: Sequence[int]) -> npt.NDArray[Any]:
     """Return the integers of a weight, in its shape, from the parameters of a model in either form."""
     padded = _padded_shape(tensor, shape)
-    if tensor.bits <= PACKED_BITS and scope.find_var(_packed(tensor.name)) is not None:
+    if has_array(scope, _packed(tensor.name)):
         found = unpack(load_array(scope, _packed(tensor.name)), padded)
     else:
         found = load_array(scope, _plain(tensor.name))
@@ -77,7 +77,7 @@ def _write_weight(graph: GraphWrapper, item: Placed, integers: npt.NDArray[Any],
     tensor, shape = item.tensor, integers.shape
     padded = _padded_shape(tensor, shape)
     codes = np.pad(integers, [(0, more - size) for more, size in zip(padded, shape)])
-    halves = packed and tensor.bits <= PACKED_BITS
+    halves = packed and packs(tensor.bits, codes.size)
     arrays: Arrays = {_packed(tensor.name): pack(codes)} if halves else {_plain(tensor.name): codes}
     arrays[f'{tensor.name}@step'] = _steps(tensor, padded)
     stored, step = (add_parameter(graph, name, array.shape, str(array.dtype)) for name, array in arrays.items())
@@ -111,14 +111,15 @@ def _padded_shape(tensor: TensorQuantization, shape: Sequence[int]) -> tuple[int
     """Return the shape with full groups."""
     sizes = list(shape)
     if tensor.group_axis is not None and tensor.group_size is not None:
-        sizes[tensor.group_axis] = tensor.scale.shape[1] * tensor.group_size
+        sizes[tensor.group_axis] = tensor.scale.shape[1] * min(tensor.group_size, shape[tensor.group_axis])
     return tuple(sizes)
 
 
 def _grouped(tensor: TensorQuantization, padded: Sequence[int]) -> list[int]:
     """Return the shape with an axis of groups before that of the inputs in a group."""
     axis = int(tensor.group_axis or 0)
-    return [*padded[:axis], tensor.scale.shape[1], int(tensor.group_size or 1), *padded[axis + 1 :]]
+    groups = tensor.scale.shape[1]
+    return [*padded[:axis], groups, padded[axis] // groups, *padded[axis + 1 :]]
 
 
 def _steps(tensor: TensorQuantization, padded: Sequence[int]) -> npt.NDArray[np.float32]:

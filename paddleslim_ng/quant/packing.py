@@ -15,12 +15,19 @@ import numpy.typing as npt
 from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.core.expressions import Expressions
 
-__all__ = ['PACKED_BITS', 'build_unpacked', 'pack', 'unpack']
+__all__ = ['build_unpacked', 'pack', 'packs', 'unpack']
 
-# Integers of more bits have bytes of their own.
-PACKED_BITS: Final = 4
+# Integers of more bits have bytes of their own, and so have those of small weights: the operators that take them apart
+# take 1 to 4 kilobytes of a program file.
+_BITS: Final = 4
+SMALLEST = 8192
 _BASE: Final = 16
 _OFFSET: Final = 8
+
+
+def packs(bits: int, size: int) -> bool:
+    """Tell whether so many integers of a width are packed."""
+    return bits <= _BITS and size >= SMALLEST
 
 
 def pack(integers: npt.NDArray[Any]) -> npt.NDArray[np.int8]:

@@ -17,8 +17,9 @@ from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.quant.building import WEIGHT_TYPES, Bits, spec_from_thresholds
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.formats import check_format
+from paddleslim_ng.quant.packing import packs
 from paddleslim_ng.quant.simulate import simulate
-from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
+from paddleslim_ng.quant.spec import QuantizationSpec
 from paddleslim_ng.quant.static_arguments import all_spellings, check_named, file_prefix
 from paddleslim_ng.quant.targets import TARGETS, find_targets
 from paddleslim_ng.runtime import InferenceModel, load_inference_model, save_inference_model
@@ -92,7 +93,8 @@ def quantize_weights(
         quantizable_op_type: canonical types of operators; all that have weights where None.
         skip_tensor_list: operators that read one of these tensors stay in float.
         not_quant_pattern: operators with such a name stay in float.
-        format: ``'packed'`` or ``'decomposed'``: with two integers of up to 4 bits in a byte, or each in its own.
+        format: ``'packed'`` or ``'decomposed'``: with two integers of up to 4 bits in a byte, but for weights too small
+            for that to pay, or each in its own.
         float_prefix: path without suffix where the float model of the same weights is saved; None does not.
         feed: arrays for the comparison of what is written; made up where missing.
 
@@ -159,7 +161,8 @@ def quant_post_dynamic(
         save_params_filename: name of the parameter file, the same but for the suffix.
         quantizable_op_type: types of operators. ``'mul'`` stands for products by a weight, whatever they are called in
             the file (``mul``, ``matmul``, ``matmul_v2``). Others with weights are named in the report.
-        weight_bits: 8 or 16 as with PaddleSlim, or any width from 2 on; up to 4 bits take half a byte.
+        weight_bits: 8 or 16 as with PaddleSlim, or any width from 2 on; up to 4 bits take half a byte in weights that
+            are not small.
         generate_test_model: write a float model of the same weights to ``test_model`` in ``save_model_dir``, too. That
             is what Paddle Lite's converter takes: see :class:`WeightOnlyModel`.
         weight_quantize_type: one of :data:`WEIGHT_TYPES`.
@@ -238,12 +241,7 @@ def _bits_per_weight(graph: GraphWrapper, spec: QuantizationSpec, *, packed: boo
     total = count = 0
     for tensor in spec.of_kind('weight'):
         size = int(np.prod(graph.var(tensor.name).shape()))
-        total += size * _stored_bits(tensor, packed) + 32 * tensor.scale.size
+        stored = 4 if packed and packs(tensor.bits, size) else 8 if tensor.bits <= 8 else 16
+        total += size * stored + 32 * tensor.scale.size
         count += size
     return total / count
-
-
-def _stored_bits(tensor: TensorQuantization, packed: bool) -> int:
-    if packed and tensor.bits <= 4:
-        return 4
-    return 8 if tensor.bits <= 8 else 16
