@@ -143,7 +143,9 @@ class Reader:
 
     def _feed(self, item: Any, inputs: Sequence[Any], number: int) -> Feed:
         try:
-            feed = make_feed(self._arranged(item), inputs)
+            arranged = self._arranged(item)
+            _check_layout(arranged, inputs)
+            feed = make_feed(arranged, inputs)
         except (DataError, TypeError, ValueError) as error:
             raise DataError(f'batch {number} of {self.role}: {error}') from error
         for name, array in feed.items():
@@ -165,3 +167,27 @@ class Reader:
         if len(self.feed_list) == 1 and hasattr(item, '__array__'):
             return [item]
         return item
+
+
+def _check_layout(batch: Any, inputs: Sequence[Any]) -> None:
+    """Raise where an array has the rank of its input and another shape: bringing it there would mix its axes up.
+
+    Flat images and scalar labels have another rank, and are folded later.
+    """
+    if isinstance(batch, Mapping):
+        columns, first = list(batch.values()), 0
+    else:
+        rows = list(batch)
+        samples = bool(rows) and all(isinstance(row, (list, tuple)) for row in rows)
+        columns, first = (list(rows[0]), 1) if samples else (rows, 0)
+    for column, variable in zip(columns, inputs):
+        wanted = [int(size) for size in variable.shape][first:]
+        found = _shape_of(column)
+        if len(found) == len(wanted) and any(n not in (size, -1) for n, size in zip(wanted, found)):
+            raise DataError(f'input {str(variable.name)!r} wants shape {tuple(wanted)}, the batch has {found}')
+
+
+def _shape_of(column: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of a tensor of Paddle, whose shape is a method."""
+    shape = getattr(column, 'shape', None)
+    return tuple(shape() if callable(shape) else np.shape(column))

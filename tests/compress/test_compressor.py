@@ -140,6 +140,16 @@ def _short() -> Iterator[Any]:
         yield image[:, :1], label
 
 
+def _channels_last() -> Iterator[Any]:
+    for image, label in batches():
+        yield image.transpose(0, 2, 3, 1), label
+
+
+def _samples_channels_last() -> Iterator[Any]:
+    for image, label in _channels_last():
+        yield list(zip(image, label))
+
+
 def _nan() -> Iterator[Any]:
     for image, label in batches():
         yield image * np.nan, label
@@ -152,10 +162,12 @@ def _nan() -> Iterator[Any]:
         ([], 'train_reader is empty'),
         (_raising, 'train_reader failed at batch 3: OSError: the disk is gone'),
         (_short, "batch 1 of train_reader: input 'x' wants shape"),
+        (_channels_last, "batch 1 of train_reader: input 'x' wants shape"),
+        (_samples_channels_last, "batch 1 of train_reader: input 'x' wants shape"),
         (_nan, "batch 1 of train_reader: input 'x' holds NaN"),
         (lambda: ((image,) for image, _ in batches()), 'batch 1 of train_reader: .*columns'),
     ],
-    ids=['empty', 'empty list', 'raises', 'shape', 'nan', 'fields'],
+    ids=['empty', 'empty list', 'raises', 'shape', 'layout', 'layout of samples', 'nan', 'fields'],
 )
 def test_readers_that_fail(tmp_path: Path, reader: Any, message: str) -> None:
     compressor = JobNet().compressor(train_reader=reader, checkpoint_path=tmp_path, epoch=2)
