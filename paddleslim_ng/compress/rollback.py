@@ -47,8 +47,7 @@ def take_snapshot(context: Context, by: Strategy) -> dict[str, Any]:
         context: the job.
         by: the strategy that may go back; its own state is not part of it.
     """
-    names = TrainingState(context.train_program, context.scope, {}, {}, False).names()
-    tensors = {name: load_array(context.scope, name) for name in names}
+    tensors = {name: load_array(context.scope, name) for name in _tensor_names(context.train_program, context)}
     return {
         'journal': len(context.journal),
         'tensors': {**tensors, **beside(context)},
@@ -78,7 +77,7 @@ def go_back(context: Context, by: Strategy, snapshot: Mapping[str, Any]) -> list
     schedule = getattr(context.train_program, 'lr_scheduler', None)
     position = dict(schedule.state_dict()) if schedule is not None else None
     epoch_id, tensors, states = context.epoch_id, snapshot['tensors'], snapshot['states']
-    _forget_records(context, tensors)
+    _forget(context, origin, tensors)
     _store(context, tensors)
     context.train_program, context.eval_program = (
         clone_program(origin.train_program),
@@ -112,12 +111,14 @@ def _store(context: Context, tensors: Mapping[str, Any]) -> None:
         store_array(context.scope, name, array, context.place)
 
 
-def _forget_records(context: Context, tensors: Mapping[str, Any]) -> None:
-    """Remove the records of cuts that are taken back."""
-    names = {
-        record_name(var.name(), axis)
-        for program in (context.train_program, context.eval_program)
-        for var in GraphWrapper(program).all_parameters()
-        for axis in range(len(var.shape()))
-    }
+def _tensor_names(program: Any, context: Context) -> list[str]:
+    return TrainingState(program, context.scope, {}, {}, False).names()
+
+
+def _forget(context: Context, origin: _Origin, tensors: Mapping[str, Any]) -> None:
+    """Remove what the snapshot does not have: records of later cuts, and optimizer state of other shapes."""
+    names = {*_tensor_names(context.train_program, context), *_tensor_names(origin.train_program, context)}
+    for program in (context.train_program, context.eval_program):
+        for var in GraphWrapper(program).all_parameters():
+            names.update(record_name(var.name(), axis) for axis in range(len(var.shape())))
     context.scope.erase([name for name in names.difference(tensors) if context.scope.find_var(name) is not None])

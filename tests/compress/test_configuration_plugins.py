@@ -187,7 +187,11 @@ def test_strategies_take_their_options() -> None:
     """Names and defaults in a strategy's constructor are those of its options."""
     from paddleslim_ng.compress import Strategy, strategies
 
-    needed = {'DistillationStrategy': {'distillers': [L2Distiller()]}, 'GreedyPruneStrategy': {'max_loss': 0.1}}
+    needed = {
+        'DistillationStrategy': {'distillers': [L2Distiller()]},
+        'GreedyPruneStrategy': {'max_loss': 0.1},
+        'AlternationStrategy': {'strategies': [strategies.UniformPruneStrategy()]},
+    }
     there = [plugin for plugin in Registry().classes('strategies').values() if hasattr(strategies, plugin.name)]
     assert {'UniformPruneStrategy', 'UnstructuredPruneStrategy'} <= {plugin.name for plugin in there}
     for plugin in there:

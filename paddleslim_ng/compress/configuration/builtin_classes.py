@@ -28,6 +28,7 @@ BUILTIN: Final[tuple[tuple[str, str, type[Options], str], ...]] = (
             ('GreedyPruneStrategy', strategies.GreedyPruneOptions),
             ('UnstructuredPruneStrategy', strategies.UnstructuredPruneOptions),
             ('GMPStrategy', strategies.GMPOptions),
+            ('AlternationStrategy', strategies.AlternationOptions),
             ('DistillationStrategy', strategies.DistillationOptions),
             ('QuantizationStrategy', strategies.QuantizationOptions),
             ('PostTrainingQuantStrategy', strategies.PostTrainingQuantOptions),

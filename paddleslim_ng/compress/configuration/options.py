@@ -6,6 +6,7 @@ themselves by then.
 
 from __future__ import annotations
 
+from paddleslim_ng.compress.configuration.alternation_options import AlternationOptions
 from paddleslim_ng.compress.configuration.distillation_options import DistillationOptions, TeacherModel
 from paddleslim_ng.compress.configuration.prune_options import (
     GreedyPruneOptions,
@@ -23,6 +24,7 @@ from paddleslim_ng.compress.configuration.sparse_options import GMPOptions, Spar
 from paddleslim_ng.compress.configuration.strategy_options import StrategyOptions
 
 __all__ = [
+    'AlternationOptions',
     'DistillationOptions',
     'GMPOptions',
     'GreedyPruneOptions',

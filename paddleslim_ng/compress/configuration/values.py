@@ -35,6 +35,7 @@ __all__ = [
     'QuantizerReference',
     'Reference',
     'Share',
+    'StrategyReferences',
     'Text',
     'Texts',
 ]
@@ -105,3 +106,4 @@ _NAMES = WithJsonSchema({'type': 'array', 'items': {'type': 'string'}, 'minItems
 PrunerReference = Annotated[Any, Reference('pruners'), _NAME]
 QuantizerReference = Annotated[Any, Reference('quantizers'), _NAME]
 DistillerReferences = Annotated[list[Any], Field(min_length=1), Reference('distillers', many=True), _NAMES]
+StrategyReferences = Annotated[list[Any], Field(min_length=1), Reference('strategies', many=True), _NAMES]

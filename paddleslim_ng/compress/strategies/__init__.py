@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddleslim_ng.compress.alternation import AlternationStrategy
 from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
 from paddleslim_ng.compress.strategies.gmp import GMPStrategy
 from paddleslim_ng.compress.strategies.greedy_prune import GreedyPruneStrategy
@@ -10,6 +11,7 @@ from paddleslim_ng.compress.strategies.uniform_prune import UniformPruneStrategy
 from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
 
 __all__ = [
+    'AlternationStrategy',
     'ChannelPruning',
     'GMPStrategy',
     'GreedyPruneStrategy',

@@ -42,7 +42,7 @@ class SensitivePruneStrategy(ChannelPruning):
         metric_name: readable name of the metric; the larger the better.
         delta_rate: step of the ratios that are measured.
         sensitivities_file: JSON file that keeps what was measured and is read again, so that an interrupted measurement
-            goes on; later steps append ``-2`` and so on to its stem.
+            goes on; later steps append ``-2`` and so on to its stem, and later rounds of an alternation ``-round-2``.
         num_steps: number of steps.
         convergence: relative change of the metric between two evaluations below which it has converged.
         eval_rate: share of the evaluation batches on which sensitivities are measured; all where None.
@@ -51,6 +51,7 @@ class SensitivePruneStrategy(ChannelPruning):
         sensitivities: ``{parameter: {ratio: relative loss}}`` of the last step.
         steps: how many steps are done.
         removed: share of the cost that has left, or None.
+        round_id: round of an alternation in which the strategy acts, from 0.
 
     Raises:
         ConfigError: an argument is unusable.
@@ -88,7 +89,7 @@ class SensitivePruneStrategy(ChannelPruning):
         self.sensitivities_file = Path(sensitivities_file) if sensitivities_file is not None else None
         self.num_steps, self.convergence = num_steps, convergence
         self.sensitivities: Sensitivities = {}
-        self.steps = 0
+        self.steps, self.round_id = 0, 0
         self.removed: float | None = None
         self._before = 0
         self._channels: dict[str, int] = {}
@@ -153,8 +154,9 @@ class SensitivePruneStrategy(ChannelPruning):
         count = max(1, round(1 / self.delta_rate) - 1)
         ratios = [round(self.delta_rate * number, 6) for number in range(1, count + 1)]
         file = self.sensitivities_file
-        if file is not None and self.steps:
-            file = file.with_name(f'{file.stem}-{self.steps + 1}{file.suffix}')
+        if file is not None:
+            parts = [f'-round-{self.round_id + 1}' if self.round_id else '', f'-{self.steps + 1}' if self.steps else '']
+            file = file.with_name(f'{file.stem}{"".join(parts)}{file.suffix}')
         criterion = self.pruner.criterion
         return measure_sensitivities(context, names, ratios, self.metric_name, self.eval_rate, criterion, file)
 
