@@ -12,6 +12,7 @@ from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 
 __all__ = ['FULL', 'TARGETS', 'Target', 'TargetOperator', 'Targets', 'find_targets']
 
+_SHAPING: Final = frozenset({'assign', 'cast', 'reshape2', 'squeeze2', 'transpose2', 'unsqueeze2'})
 _FLOATS: Final = frozenset({'float16', 'bfloat16', 'float32', 'float64'})
 
 
@@ -254,13 +255,22 @@ def _obstacle(read: Iterable[VarWrapper], activations: Iterable[VarWrapper]) -> 
         if var.dtype() not in _FLOATS:
             return f'its input {var.name()!r} holds {var.dtype()}, not floating-point numbers'
     for var in activations:
-        if _is_constant([var]):
+        if _is_reshaped_parameter(var):
             return f'its input {var.name()!r} is a parameter'
     return None
 
 
 def _is_constant(variables: Collection[VarWrapper]) -> bool:
     return bool(variables) and all(var.is_parameter() or var.persistable() for var in variables)
+
+
+def _is_reshaped_parameter(var: VarWrapper) -> bool:
+    """Tell whether a tensor is a parameter in another shape, such as the bias of a convolution."""
+    while True:
+        makers = var.inputs()
+        if len(makers) != 1 or makers[0].type() not in _SHAPING or not makers[0].inputs('X'):
+            return _is_constant([var])
+        var = makers[0].inputs('X')[0]
 
 
 def _output(op: OpWrapper) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import paddle
@@ -15,6 +16,7 @@ from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.teachers import mark_distillation, mark_teacher
 from paddleslim_ng.errors import ConfigError, GraphError
 from paddleslim_ng.quant.targets import FULL, TARGETS, Targets, find_targets
+from tests.quant import quantized_nets as nets
 
 
 def attr(name: str) -> Any:
@@ -184,3 +186,19 @@ def test_rows_of_the_table_are_consistent() -> None:
     for row in TARGETS.values():
         assert row.weight in row.slots and row.axis is not None
     assert all(row.weight is None for row in FULL.values())
+
+
+def test_full_quantization_leaves_biases_alone_and_can_be_exported(tmp_path: Path) -> None:
+    net = nets.conv_net()
+    feeds = [net.feed]
+    done = slim.quant.quantize_model(
+        slim.runtime.InferenceModel(*net.model), feeds, tmp_path / 'full', is_full_quantize=True
+    )
+    graph = GraphWrapper(done.model.program)
+    biases = {var.name() for var in graph.all_parameters() if len(var.shape()) == 1}
+    readers = [op for name in biases for op in graph.var(name).outputs() if op.type() == 'reshape2']
+    reshaped = {var.name() for op in readers for var in op.all_outputs()}
+    assert not {name for reads in done.spec.operators.values() for name in reads} & {*biases, *reshaped}
+    types = {op.type() for op in graph.ops() if op.all_outputs()[0].name() in done.spec.operators}
+    assert {'conv2d', 'elementwise_add', 'pool2d'} <= types
+    assert done.exported is not None
