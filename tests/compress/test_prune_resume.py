@@ -12,9 +12,11 @@ import pytest
 
 from paddleslim_ng.compress import Compressor, Strategy
 from paddleslim_ng.compress.strategies import GMPStrategy, GreedyPruneStrategy, SensitivePruneStrategy
+from tests.compress import prune_fleet_job
 from tests.compress.job_net import JobNet, batches, same, tensors
 from tests.compress.prune_net import PruneNet
 from tests.compress.resume_job import Interrupt
+from tests.distributed.launching import launch
 
 NOWHERE = ('nowhere', 0, 0)
 Point = tuple[str, int, int]
@@ -65,9 +67,9 @@ def gmp(folder: Path) -> tuple[Compressor, list[Strategy]]:
 
 
 JOBS: dict[str, tuple[Callable[[Path], tuple[Compressor, list[Strategy]]], list[Point]]] = {
-    'sensitive': (sensitive, [('batch_end', 0, 0), ('batch_begin', 2, 1)]),
-    'greedy': (greedy, [('batch_end', 1, 0), ('batch_begin', 3, 1), ('batch_end', 4, 0)]),
-    'gmp': (gmp, [('batch_end', 1, 2), ('batch_begin', 3, 1)]),
+    'sensitive': (sensitive, [('batch_begin', 2, 1), ('batch_end', 0, 0)]),
+    'greedy': (greedy, [('batch_begin', 3, 1), ('batch_end', 1, 0), ('batch_end', 4, 0)]),
+    'gmp': (gmp, [('batch_begin', 3, 1), ('batch_end', 1, 2)]),
 }
 
 
@@ -100,7 +102,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
 
 @pytest.mark.parametrize(
     ('name', 'point'),
-    [(name, point) for name, (_, points) in JOBS.items() for point in points],
+    [
+        pytest.param(name, point, marks=[pytest.mark.full] if number else [])
+        for name, (_, points) in JOBS.items()
+        for number, point in enumerate(points)
+    ],
     ids=lambda value: value if isinstance(value, str) else f'{value[0]}-{value[1]}-{value[2]}',
 )
 def test_an_interrupted_job_ends_with_the_same_bits(
@@ -121,3 +127,15 @@ def test_what_the_jobs_do(whole: Callable[[str], dict[str, Any]]) -> None:
     assert found['journal'].tolist() == ['GMPStrategy 0', 'SensitivePruneStrategy 2']
     assert found['conv1_mask'].shape == found['conv1'].shape and found['conv1'].shape[0] < 16
     assert (found['conv2'] == 0).mean() > 0.6
+
+
+@pytest.mark.full
+def test_two_ranks_measure_the_same_and_resume(tmp_path: Path) -> None:
+    launch(Path(prune_fleet_job.__file__), [str(tmp_path)], tmp_path / 'log')
+    with np.load(tmp_path / 'rank-0.npz') as first, np.load(tmp_path / 'rank-1.npz') as second:
+        different = {name for name in first.files if not np.array_equal(first[name], second[name])}
+        assert set(first.files) == set(second.files)
+        # Ranks gather the statistics of batch norms from their own batches.
+        assert different == {'batch_norm2d_0.w_1', 'batch_norm2d_0.w_2'}
+        assert first['conv1'].shape[0] < 16
+    assert (tmp_path / 'whole' / 'sensitivities.json').is_file()

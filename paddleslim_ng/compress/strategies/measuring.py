@@ -96,7 +96,9 @@ def _file_of_rank(file: Path, ranks: Ranks) -> Iterator[Path]:
     if ranks.size == 1:
         yield file
         return
-    content = ranks.broadcast((file.read_bytes() if file.exists() else b'') if ranks.rank == 0 else None)
+    # A mark in front, because empty contents cannot be sent.
+    present = b'.' + (file.read_bytes() if file.exists() else b'') if ranks.rank == 0 else None
+    content = ranks.broadcast(present)[1:]
     if ranks.rank == 0:
         yield file
         return
