@@ -180,7 +180,9 @@ class Trainer:
         record.seconds = time.monotonic() - started
         self.seconds += record.seconds
         self.records.append(record)
+        known = {name: len(values) for name, values in context.eval_results.items()}
         observer.epoch_end()
+        self._follow_evaluations(record, known)
         if not last and number + 1 >= least:
             self.stopped = self.should_stop(record)
         if self._log is not None:
@@ -238,6 +240,15 @@ class Trainer:
                 context.eval_results.setdefault(name, []).append(value)
             self._judge(record)
         elif self.options.monitor is None:
+            self._judge(record)
+
+    def _follow_evaluations(self, record: EpochRecord, known: Mapping[str, int]) -> None:
+        """Let the record have what a strategy has found of the network that it leaves at the epoch's end."""
+        found = {
+            name: values[-1] for name, values in self.context.eval_results.items() if len(values) > known.get(name, 0)
+        }
+        if found:
+            record.metrics = {**record.metrics, **found}
             self._judge(record)
 
     def _judge(self, record: EpochRecord) -> None:

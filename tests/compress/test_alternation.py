@@ -11,14 +11,16 @@ import paddle
 import pytest
 
 from paddleslim_ng.analysis import flops
-from paddleslim_ng.compress import Compressor, Context, Strategy, load_config
+from paddleslim_ng.compress import Compressor, Context, Strategy, TrainerOptions, load_config
 from paddleslim_ng.compress.strategies import (
     AlternationStrategy,
     GreedyPruneStrategy,
     SensitivePruneStrategy,
     UniformPruneStrategy,
 )
+from paddleslim_ng.core import clone_program, load_array
 from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.prune import load_model
 from tests.compress.job_net import same, tensors
 from tests.compress.prune_net import PruneNet
 from tests.compress.resume_job import Interrupt, Rebuild
@@ -156,6 +158,21 @@ def test_rounds_that_are_interrupted_end_with_the_same_bits(
     with pytest.raises(Interrupted):
         _job(tmp_path, 1, point)
     same(_job(tmp_path, 1)['found'], whole['found'])
+
+
+def test_the_best_model_is_not_one_that_was_taken_back(tmp_path: Path) -> None:
+    net = PruneNet()
+    inner = UniformPruneStrategy(target_ratio=0.2, round_to=1, pruned_params='conv.*')
+    compressor = net.compressor(options=TrainerOptions(monitor='agree', best_path=tmp_path / 'best'))
+    compressor.add_strategy(AlternationStrategy([inner], rounds=1, metric_name='agree', accuracy_floor=0.999))
+    result = compressor.run()
+    assert not result.journal and result.best is result.records[0] and result.best.metrics == result.metrics
+    assert result.metrics['agree'] == net.agree(result.eval_program, net.scope)
+    loaded = clone_program(net.test)
+    scope = paddle.static.Scope()
+    load_model(net.exe, loaded, tmp_path / 'best', scope=scope)
+    same(tensors(loaded, scope), tensors(result.eval_program, net.scope))
+    assert load_array(scope, 'conv_a').shape[0] == 32
 
 
 def test_all_rounds_without_training() -> None:
