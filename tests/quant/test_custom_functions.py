@@ -61,7 +61,9 @@ def trained(program: Any, scope: Any) -> dict[str, Any]:
     return {var.name(): load_array(scope, var.name()) for var in GraphWrapper(program).all_parameters()}
 
 
-@pytest.mark.parametrize('kind', FUNCTIONS)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=pytest.mark.full if kind == 'tight' else ()) for kind in FUNCTIONS]
+)
 def test_training_is_the_same_whether_quantized_before_or_after_minimize(kind: str) -> None:
     results = []
     for after in (False, True):
