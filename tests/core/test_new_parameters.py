@@ -43,7 +43,7 @@ def test_a_trainable_parameter_is_trained_with_its_own_regularizer() -> None:
     """``loss = mean(x * w)``: the step is that of ``mean(x)`` and of decay by the parameter's own 0.5, not 9."""
     program, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     with paddle.static.program_guard(program, startup):
-        x = paddle.static.data('x', [None, 3], 'float32')
+        paddle.static.data('x', [None, 3], 'float32')
     graph = GraphWrapper(program)
     weight = add_parameter(graph, 'w', [3], 'float32', trainable=True, regularizer=paddle.regularizer.L2Decay(0.5))
     e = Expressions(Insertion(graph))
