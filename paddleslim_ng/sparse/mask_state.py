@@ -14,11 +14,13 @@ from paddleslim_ng.sparse.masks import read_mask, write_mask
 if TYPE_CHECKING:
     from paddleslim_ng.sparse.unstructured_pruner import UnstructuredPruner
 
-__all__ = ['load_state', 'pack_state']
+__all__ = ['BACKUP', 'load_state', 'pack_state']
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _FORMAT = 1
-_MASK, _SHAPE, _BACKUP, _THRESHOLD = 'mask/', 'shape/', 'backup/', 'threshold/'
+_MASK, _SHAPE, _THRESHOLD = 'mask/', 'shape/', 'threshold/'
+BACKUP = 'backup/'
+"""Prefix of the values of weights that have left, in a state."""
 _NUMBERS = ('format', 'iteration', 'ratio', 'target_ratio', 'threshold', 'applied')
 
 
@@ -40,7 +42,7 @@ def pack_state(pruner: UnstructuredPruner) -> dict[str, npt.NDArray[Any]]:
     for name, value in pruner.thresholds.items():
         state[_THRESHOLD + name] = np.array(value)
     if pruner._backup is not None:
-        state.update({_BACKUP + name: values for name, values in pruner._backup.arrays().items()})
+        state.update({BACKUP + name: values for name, values in pruner._backup.arrays().items()})
     return state
 
 
@@ -51,7 +53,7 @@ def load_state(pruner: UnstructuredPruner, state: Arrays) -> None:
         CheckpointError: it is incomplete, of another version, or of other parameters.
     """
     masks = _checked_masks(pruner, state)
-    backup = _under(state, _BACKUP)
+    backup = _under(state, BACKUP)
     if backup and pruner._backup is None:
         raise CheckpointError('the state holds values that may come back: make the pruner with regrowth=True')
     for name in pruner.masks:

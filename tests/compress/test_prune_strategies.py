@@ -11,7 +11,7 @@ import pytest
 
 from paddleslim_ng.analysis import flops, model_size
 from paddleslim_ng.compress import Context, Strategy
-from paddleslim_ng.compress.strategies import GMPStrategy, SensitivePruneStrategy
+from paddleslim_ng.compress.strategies import GMPStrategy, SensitivePruneStrategy, UniformPruneStrategy
 from paddleslim_ng.compress.strategies.loss_curves import LossCurve
 from paddleslim_ng.core import load_array
 from paddleslim_ng.errors import CheckpointError, ConfigError, DataError
@@ -187,3 +187,29 @@ def test_plans_that_cannot_work(caplog: pytest.LogCaptureFixture) -> None:
     compressor.add_strategy(GMPStrategy(pruning_iterations=20))
     compressor.run()
     assert 'will not reach 0.55' in caplog.text
+
+
+def test_weights_come_back_after_channels_have_left() -> None:
+    """What was kept aside is cut with its parameter: it is that of the channels that stay."""
+
+    class Look(Strategy):
+        def on_batch_begin(self, context: Context) -> None:
+            pruner = strategy.pruner
+            if pruner is not None and (context.epoch_id, context.batch_id) in ((0, 4), (1, 0)):
+                kept.append(pruner.state_dict()['backup/conv2'])
+
+    kept: list[Any] = []
+    net = JobNet()
+    compressor = net.compressor(epoch=3, train_reader=LIST)
+    strategy = GMPStrategy(ratio=0.6, pruning_iterations=14, pruning_steps=1, initial_ratio=0.3, regrowth=True)
+    compressor.add_strategy(strategy)
+    compressor.add_strategy(UniformPruneStrategy(1, target_ratio=0.3, round_to=1, pruned_params='conv.*'))
+    compressor.add_strategy(Look())
+    compressor.run()
+    before, after = kept
+    rows = [load_array(net.scope, f'conv2@kept_positions_{axis}')[0, 1:] for axis in (0, 1)]
+    expected = before[np.ix_(*rows)]
+    assert after.shape == net.value('conv2').shape == expected.shape and after.size < before.size
+    np.testing.assert_array_equal(after, expected)
+    values = np.concatenate([net.value(name).reshape(-1) for name in ('conv1', 'conv2', 'fc')])
+    assert (values == 0).mean() == pytest.approx(0.6, abs=0.01)

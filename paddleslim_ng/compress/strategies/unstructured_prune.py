@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.strategies.kept_values import follow_cuts
 from paddleslim_ng.compress.strategies.parameter_names import NamePattern
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.core import GraphWrapper
@@ -129,7 +130,7 @@ class UnstructuredPruneStrategy(Strategy):
         else:
             self._attach(context)
         if self.pruner is not None:
-            self.pruner.load_state_dict(state)
+            self.pruner.load_state_dict(follow_cuts(state, context.scope))
         self._saved = None
 
     def on_batch_end(self, context: Context) -> None:
