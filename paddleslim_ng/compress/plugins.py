@@ -76,6 +76,10 @@ class _ByParameter:
         self._others = criterions[_OTHERS]
         self._rows = [(re.compile(key), name) for key, name in criterions.items() if key != _OTHERS]
 
+    def __repr__(self) -> str:
+        # In files of sensitivities, which belong to one way of scoring.
+        return f'criterions({dict([*((row.pattern, name) for row, name in self._rows), (_OTHERS, self._others)])})'
+
     def score(self, session: Any, requests: Sequence[Any]) -> Mapping[str, npt.NDArray[np.float64]]:
         """Return one score per channel of each requested parameter."""
         scores: dict[str, npt.NDArray[np.float64]] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from paddleslim_ng.analysis import flops, model_size
-from paddleslim_ng.compress import Context, Strategy
+from paddleslim_ng.compress import Context, Strategy, StructurePruner
 from paddleslim_ng.compress.strategies import GMPStrategy, SensitivePruneStrategy, UniformPruneStrategy
 from paddleslim_ng.compress.strategies.loss_curves import LossCurve
 from paddleslim_ng.core import load_array
@@ -70,8 +70,16 @@ def test_measurements_are_kept_in_a_file_and_read_again(tmp_path: Path) -> None:
     assert again.calls == 0 < first.calls
     assert strategy.sensitivities['conv_a'] == {float(k): v for k, v in content['sensitivities']['conv_a'].items()}
     same(tensors(again.main, again.scope), tensors(first.main, first.scope))
-    with pytest.raises(CheckpointError, match='stale'):
+    with pytest.raises(CheckpointError, match='stale: the network'):
         PruneNet(seed=5).run(SensitivePruneStrategy(**options))
+    for others in ('l2_norm', 'l0_norm'):
+        pruner = StructurePruner(criterions={'*': others, 'conv_a': 'l1_norm'})
+        options['sensitivities_file'] = tmp_path / 'by-name.json'
+        if others == 'l2_norm':
+            PruneNet().run(SensitivePruneStrategy(pruner=pruner, **options))
+            continue
+        with pytest.raises(CheckpointError, match='stale: the criterion'):
+            PruneNet().run(SensitivePruneStrategy(pruner=pruner, **options))
 
 
 def test_steps_wait_for_convergence_and_are_taken_before_the_end() -> None:
