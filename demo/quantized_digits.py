@@ -106,21 +106,20 @@ def batches(part: Any, count: int, seed: int) -> Iterator[dict[str, Any]]:
                 return
 
 
-def fit(
-    program: Any,
-    loss: Any,
-    scope: Any,
-    feeds: Iterator[dict[str, Any]],
-    rate: float,
-    steps: int,
-    after: Sequence[Callable[[], Any]] = (),
-) -> None:
-    """Minimize a loss; call ``after`` between steps."""
-    schedule, executor = minimize(program, loss, scope, rate, steps), slim.Executor()
+def fit(program: Any, scope: Any, feeds: Iterator[dict[str, Any]], after: Sequence[Callable[[], Any]]) -> None:
+    """Train on batches, and call ``after`` between steps."""
+    executor = slim.Executor()
     for feed in feeds:
         executor.run(program, feed, [], scope=scope)
-        for act in (schedule.step, *after):
+        for act in after:
             act()
+
+
+def train_in_float(net: Network, part: Any, options: argparse.Namespace) -> None:
+    """Train a clone, so that the program stays as it is, without an optimizer, for training on."""
+    program = slim.core.clone_program(net.program)
+    schedule = minimize(program, net.loss, net.scope, options.lr, options.steps)
+    fit(program, net.scope, batches(part, options.steps, options.seed), [schedule.step])
 
 
 def estimate_batch_norm(program: Any, part: Any, scope: Any, seed: int) -> None:

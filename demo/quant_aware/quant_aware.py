@@ -79,11 +79,13 @@ def train_quantized(
     config = {**config, 'quant_delay': options.quant_delay}
     train = slim.quant.quant_aware(net.program, place, config, net.scope)
     test = slim.quant.quant_aware(net.evaluation, place, config, net.scope, for_test=True)
-    after: list[Callable[[], Any]] = []
+    after: list[Callable[[], Any]] = [
+        digits.minimize(train, loss, net.scope, options.qat_lr, options.qat_steps).step,
+    ]
     if options.sparse is not None:
-        after = [slim.prune.UnstructuredPruner(train, ratio=options.sparse, scope=net.scope).step]
-    feeds = digits.batches(part, options.qat_steps, options.seed + 1)
-    digits.fit(train, loss, net.scope, feeds, options.qat_lr, options.qat_steps, after)
+        pruner = slim.prune.UnstructuredPruner(train, ratio=options.sparse, scope=net.scope)
+        after.append(pruner.step)
+    digits.fit(train, net.scope, digits.batches(part, options.qat_steps, options.seed + 1), after)
     digits.estimate_batch_norm(train, part, net.scope, options.seed)
     return digits.Network(train, test, net.logits, net.loss, net.scope)
 
@@ -150,9 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     parts = digits.begin(options)
     net = digits.build(options)
-    # A clone is trained, so that the program stays as it is, without an optimizer, for training on.
-    feeds = digits.batches(parts.train, options.steps, options.seed)
-    digits.fit(slim.core.clone_program(net.program), net.loss, net.scope, feeds, options.lr, options.steps)
+    digits.train_in_float(net, parts.train, options)
     path = options.output / 'float'
     saved = digits.save(net.model(), path)
     before = digits.accuracy(digits.reloaded(path), parts.test)

@@ -11,20 +11,20 @@ best on the validation part is kept, converted for the phone, and measured besid
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import paddle
 
 import paddleslim_ng as slim
-from paddleslim_ng.errors import DeployError
 from paddleslim_ng.runtime import InferenceModel
-from paddleslim_ng.runtime.predictor_process import PredictorProcess
 
-BATCH = 64
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import quantized_digits as digits
+
+BATCH = digits.BATCH
 
 
 class Row(NamedTuple):
@@ -52,9 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--activation_bits', type=int, default=8, help='2 to 8 (default: 8)')
     parser.add_argument('--weight_quantize_type', default='channel_wise_abs_max', help='or abs_max')
     parser.add_argument('--seed', type=int, default=0, help='of weights and orders (default: 0)')
-    parser.add_argument('--repeats', type=int, default=20, help='counted runs of each model (default: 20)')
-    parser.add_argument('--engines', nargs='+', metavar='NAME', help='to measure on: onednn, int8, ... (default: all)')
-    parser.add_argument('--output', type=Path, default=Path('quantized'), help='folder of the results')
+    digits.add_measuring_flags(parser, 'quantized')
     return parser.parse_args(arguments)
 
 
@@ -84,37 +82,6 @@ def train(options: argparse.Namespace, part: Any) -> Path:
     return path
 
 
-def accuracy(scores: Callable[[Any], Any], part: Any) -> float:
-    """Return the share of images whose class has the highest score."""
-    right = 0
-    for images, labels in slim.data.BatchReader(part, 100)():
-        right += int((scores(images).argmax(axis=1) == labels[:, 0]).sum())
-    return right / len(part)
-
-
-def in_executor(model: InferenceModel) -> Callable[[Any], Any]:
-    def scores(images: Any) -> Any:
-        return slim.Executor().run(model.program, {model.feeds[0]: images}, model.fetches, scope=model.scope)[0]
-
-    return scores
-
-
-def in_int8(files: slim.quant.ExportedModel, part: Any) -> float | None:
-    """Return the accuracy of Paddle Inference's int8 kernels; None where they cannot run here."""
-    try:
-        with PredictorProcess(files.program_file, files.parameter_file, precision='int8') as process:
-
-            def scores(images: Any) -> Any:
-                process.set_inputs({process.inputs[0]: images})
-                process.run()
-                return next(iter(process.outputs().values()))
-
-            return accuracy(scores, part)
-    except DeployError as error:
-        print(f'int8 is left out: {error}')
-        return None
-
-
 def try_observer(
     algo: str, model: InferenceModel, seen: Any, images: Any, parts: Any, options: argparse.Namespace
 ) -> Row:
@@ -132,9 +99,9 @@ def try_observer(
     files = slim.quant.export_quantized(
         program, spec, options.output / algo, feeds, fetches, scope, feed={feeds[0]: images[:BATCH]}
     )
-    reloaded = in_executor(slim.runtime.load_inference_model(files.prefix, paddle.static.Scope()))
-    validation, test = accuracy(reloaded, parts.validation), accuracy(reloaded, parts.test)
-    return Row(validation, test, in_int8(files, parts.test), files.file_bytes)
+    scores = digits.reloaded(files.prefix)
+    validation, test = digits.accuracy(scores, parts.validation), digits.accuracy(scores, parts.test)
+    return Row(validation, test, digits.in_int8(files, parts.test), files.file_bytes)
 
 
 def show(before: Row, rows: Mapping[str, Row]) -> None:
@@ -144,33 +111,14 @@ def show(before: Row, rows: Mapping[str, Row]) -> None:
         print(f'{name:<8} {row.validation:>10.4f} {row.test:>6.4f} {kernels:>18} {row.file_bytes:>9,}')
 
 
-def finish(best: str, float_model: Path, images: Any, options: argparse.Namespace) -> None:
-    """Keep the files of one observer, convert them for the phone, and say what they bring."""
-    for suffix in ('.pdmodel', '.pdiparams'):
-        shutil.copyfile(options.output / f'{best}{suffix}', options.output / f'int8{suffix}')
-    chosen = options.output / 'int8'
-    try:
-        print(slim.deploy.to_lite(chosen, options.output / 'int8-arm', 'arm', 'int8').report)
-    except DeployError as error:
-        print(f'Paddle Lite is left out: {error}')
-    found = slim.deploy.measure(
-        {'int8': chosen}, {'image': images}, original=float_model, engines=options.engines, repeats=options.repeats
-    )
-    print(found)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    paddle.enable_static()
-    options.output.mkdir(parents=True, exist_ok=True)
-    ir = 'PIR' if paddle.framework.in_pir_mode() else 'legacy'
-    print(f'Paddle {paddle.__version__}, {ir} programs; seed {options.seed}')
-    parts = slim.data.digits(options.image_size, sizes=(1097, 200, 500))
+    parts = digits.begin(options)
     path = options.model_path or train(options, parts.train)
     model = slim.runtime.load_inference_model(path, paddle.static.Scope())
-    scores = in_executor(model)
+    scores = digits.in_executor(model)
     size = sum(file.stat().st_size for file in slim.runtime.inference_model.model_files(path))
-    before = Row(accuracy(scores, parts.validation), accuracy(scores, parts.test), None, size)
+    before = Row(digits.accuracy(scores, parts.validation), digits.accuracy(scores, parts.test), None, size)
 
     # Batch norms become part of the weights; then one pass over the images serves every observer.
     folded = slim.quant.fold_batch_norm(*model).model
@@ -182,10 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = {algo: try_observer(algo, folded, seen, images, parts, options) for algo in options.algo}
     show(before, rows)
     best = max(rows, key=lambda algo: rows[algo].validation)
-    figures = {name: row._asdict() for name, row in {'float': before, **rows}.items()}
-    slim.runtime.atomic_write(options.output / 'figures.json', json.dumps(figures, indent=1) + '\n')
+    digits.write_figures({'float': before, **rows}, options)
     print(f'kept: {best}, the best on the validation part')
-    finish(best, path, images[:BATCH], options)
+    digits.deliver(options.output / best, path, images[:BATCH], options)
 
 
 if __name__ == '__main__':
