@@ -7,6 +7,7 @@ from typing import Any
 import paddle
 
 from paddleslim_ng.core import GraphWrapper, clone_program, load_array, view_array
+from paddleslim_ng.core.cloning import forward_program
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.removal import remove_operators
 from paddleslim_ng.errors import ConfigError, DataError, GraphError
@@ -55,17 +56,18 @@ def spec_of(program: Any, scope: Any = None) -> QuantizationSpec:
     return QuantizationSpec({name: tensor for name, tensor in tensors.items() if name in kept}, operators, skipped)
 
 
-def float_program(program: Any) -> Any:
+def float_program(program: Any, for_test: bool = True) -> Any:
     """Return the evaluation program without fake quantizers, as it was before.
 
     Args:
         program: a program that :func:`paddleslim_ng.quant.quant_aware` made, or a GraphWrapper; it stays as it is.
+        for_test: False returns the forward part in training mode, on which ``minimize`` may be called.
 
     Raises:
         GraphError: the program is not quantized.
     """
     source = program.program if isinstance(program, GraphWrapper) else program
-    graph = GraphWrapper(clone_program(source, for_test=True))
+    graph = GraphWrapper(clone_program(source, for_test=True) if for_test else forward_program(source))
     here = Insertion(graph)
     for item in _existing(graph):
         here.redirect(item.result, item.source, item.readers)

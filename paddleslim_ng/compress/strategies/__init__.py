@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paddleslim_ng.compress.alternation import AlternationStrategy
 from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
+from paddleslim_ng.compress.strategies.distillation import DistillationStrategy
 from paddleslim_ng.compress.strategies.gmp import GMPStrategy
 from paddleslim_ng.compress.strategies.greedy_prune import GreedyPruneStrategy
 from paddleslim_ng.compress.strategies.sensitive_prune import SensitivePruneStrategy
@@ -13,6 +14,7 @@ from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPru
 __all__ = [
     'AlternationStrategy',
     'ChannelPruning',
+    'DistillationStrategy',
     'GMPStrategy',
     'GreedyPruneStrategy',
     'SensitivePruneStrategy',
