@@ -7,6 +7,7 @@ from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
 from paddleslim_ng.compress.strategies.distillation import DistillationStrategy
 from paddleslim_ng.compress.strategies.gmp import GMPStrategy
 from paddleslim_ng.compress.strategies.greedy_prune import GreedyPruneStrategy
+from paddleslim_ng.compress.strategies.quantization import QuantizationStrategy
 from paddleslim_ng.compress.strategies.sensitive_prune import SensitivePruneStrategy
 from paddleslim_ng.compress.strategies.uniform_prune import UniformPruneStrategy
 from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
@@ -17,6 +18,7 @@ __all__ = [
     'DistillationStrategy',
     'GMPStrategy',
     'GreedyPruneStrategy',
+    'QuantizationStrategy',
     'SensitivePruneStrategy',
     'UniformPruneStrategy',
     'UnstructuredPruneStrategy',
