@@ -35,6 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
     'lsq2': {'weight_bits': 2, **LSQ},
     'pact': {'weight_bits': 4, 'activation_bits': 4, **LSQ, 'activation_quantize_type': 'pact'},
 }
+FEW_BITS, RATES = 2, (0.003, 0.0005)  # weights of so few bits have far to go; others are better off with small steps
 FORMATS = ('quantize_linear', 'fake_quantize')
 
 
@@ -53,7 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     ways = ['w8a8', 'w4a4', 'lsq2']
     parser.add_argument('--way', nargs='+', choices=list(WAYS), default=ways, help=f'default: {" ".join(ways)}')
     parser.add_argument('--qat_steps', type=int, default=60, help='with integers (default: 60)')
-    parser.add_argument('--qat_lr', type=float, default=0.003, help='learning rate of these (default: 0.003)')
+    parser.add_argument('--qat_lr', type=float, help='learning rate of these (default: 0.003 for 2 bits, else 0.0005)')
     parser.add_argument('--quant_delay', type=int, default=0, help='first steps of these that round nothing')
     parser.add_argument('--sparse', type=float, metavar='RATIO', help='weights to set to zero on the way')
     parser.add_argument('--distill', action='store_true', help='learn from the float network, too')
@@ -77,10 +78,11 @@ def train_quantized(
     net, place = digits.with_weights_of(start), paddle.CPUPlace()
     loss = with_teacher(net, teacher) if options.distill else net.loss
     config = {**config, 'quant_delay': options.quant_delay}
+    rate = options.qat_lr or RATES[config.get('weight_bits', 8) > FEW_BITS]
     train = slim.quant.quant_aware(net.program, place, config, net.scope)
     test = slim.quant.quant_aware(net.evaluation, place, config, net.scope, for_test=True)
     after: list[Callable[[], Any]] = [
-        digits.minimize(train, loss, net.scope, options.qat_lr, options.qat_steps).step,
+        digits.minimize(train, loss, net.scope, rate, options.qat_steps).step,
     ]
     if options.sparse is not None:
         pruner = slim.prune.UnstructuredPruner(train, ratio=options.sparse, scope=net.scope)
