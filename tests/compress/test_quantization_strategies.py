@@ -11,7 +11,13 @@ import paddle
 import pytest
 
 from paddleslim_ng.compress import L2Distiller, Strategy
-from paddleslim_ng.compress.strategies import DistillationStrategy, QuantizationStrategy, UniformPruneStrategy
+from paddleslim_ng.compress.configuration.options import QuantizationSearch, Reconstruction
+from paddleslim_ng.compress.strategies import (
+    DistillationStrategy,
+    PostTrainingQuantStrategy,
+    QuantizationStrategy,
+    UniformPruneStrategy,
+)
 from paddleslim_ng.core import Executor, GraphWrapper, load_array
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.quant import float_program, quant_aware, spec_of
@@ -170,6 +176,48 @@ def test_an_interrupted_job_ends_with_the_same_bits(
     same(job(name, tmp_path, seed=6), whole(name))
 
 
+def test_after_training(tmp_path: Path) -> None:
+    net = JobNet()
+    paths = {f'{kind}_model_save_path': str(tmp_path / kind / 'model') for kind in ('float', 'int8')}
+    strategy = PostTrainingQuantStrategy(batch_nums=2, algo='abs_max', **paths)
+    result = run(net, strategy, epoch=1)
+    assert strategy.quantized is not None and strategy.quantized.statistics.batches == 2
+    (image, label), *_ = list(batches(4, 9))
+    graph = GraphWrapper(result.eval_program)
+    logits = [op.all_outputs()[0].name() for op in graph.ops() if op.type() == 'elementwise_add'][-1]
+    (wanted,) = Executor().run(result.eval_program, {'x': image, 'y': label}, [logits], scope=net.scope)
+    _, found = outputs(tmp_path / 'float' / 'model')
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    _, found = outputs(tmp_path / 'int8' / 'model')
+    assert 0 < np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+    spec = strategy.quantized.spec
+    first = spec.tensors['x']
+    largest = max(np.abs(batch).max() for batch, _ in list(batches(3))[:2])
+    assert float(first.scale) == pytest.approx(largest / 127, rel=1e-6)
+
+
+def test_after_training_with_learned_rounding() -> None:
+    options = Reconstruction(epochs=5, simulate_activation_quant=True)
+    strategy = PostTrainingQuantStrategy(weight_bits=4, reconstruction=options)
+    run(JobNet(), strategy, epoch=0)
+    assert strategy.quantized is not None and strategy.quantized.reconstructed is not None
+    assert strategy.models == {}
+
+
+def test_after_training_by_a_search(tmp_path: Path) -> None:
+    options = QuantizationSearch(algo=['abs_max', 'hist'], bias_correction=[False], batch_nums=[1, 3], trials=3)
+    path = tmp_path / 'int8' / 'model'
+    strategy = PostTrainingQuantStrategy(search=options, int8_model_save_path=str(path))
+    run(JobNet(), strategy, epoch=1)
+    assert strategy.quantized is not None and len(strategy.quantized.trials) == 3
+    assert outputs(path)[1].shape == (8, 4)
+
+
+def test_integers_are_made_once() -> None:
+    with pytest.raises(ConfigError, match='another strategy has trained'):
+        run(JobNet(), QuantizationStrategy(), PostTrainingQuantStrategy(), epoch=1)
+
+
 def test_unusable_options() -> None:
     with pytest.raises(ConfigError, match='weight_bits'):
         QuantizationStrategy(weight_bits=40)
@@ -177,3 +225,7 @@ def test_unusable_options() -> None:
         QuantizationStrategy(activation_quantize_type='abs_mox')
     with pytest.raises(ConfigError, match='quantizer'):
         QuantizationStrategy(quantizer=3)
+    with pytest.raises(ConfigError, match='no meaning'):
+        PostTrainingQuantStrategy(start_epoch=1)
+    with pytest.raises(ConfigError, match='algo'):
+        PostTrainingQuantStrategy(algo='histo')

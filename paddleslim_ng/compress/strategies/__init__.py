@@ -7,6 +7,7 @@ from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning
 from paddleslim_ng.compress.strategies.distillation import DistillationStrategy
 from paddleslim_ng.compress.strategies.gmp import GMPStrategy
 from paddleslim_ng.compress.strategies.greedy_prune import GreedyPruneStrategy
+from paddleslim_ng.compress.strategies.post_training_quantization import PostTrainingQuantStrategy
 from paddleslim_ng.compress.strategies.quantization import QuantizationStrategy
 from paddleslim_ng.compress.strategies.sensitive_prune import SensitivePruneStrategy
 from paddleslim_ng.compress.strategies.uniform_prune import UniformPruneStrategy
@@ -18,6 +19,7 @@ __all__ = [
     'DistillationStrategy',
     'GMPStrategy',
     'GreedyPruneStrategy',
+    'PostTrainingQuantStrategy',
     'QuantizationStrategy',
     'SensitivePruneStrategy',
     'UniformPruneStrategy',
