@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from paddleslim_ng.cli import config_arguments, launch_arguments, quantize_arguments
+from paddleslim_ng.cli import (
+    config_arguments,
+    launch_arguments,
+    prune_arguments,
+    quantize_arguments,
+    sensitivity_arguments,
+)
 from paddleslim_ng.version import __version__
 
 __all__ = ['FORMATS', 'build_parser']
@@ -12,7 +18,8 @@ __all__ = ['FORMATS', 'build_parser']
 FORMATS = ('lite', 'pdmodel', 'json', 'onnx')
 
 _ABOUT = """\
-Look into Paddle inference models, convert and quantize them, prove the result and measure it; launch training jobs.
+Look into Paddle inference models, convert, prune and quantize them, prove the result and measure it; launch training
+jobs.
 
 A MODEL is named by its path without suffix (out/net for out/net.json and out/net.pdiparams), by its program file
 (out/net.json, out/net.pdmodel), or by a folder that holds one model. Where the files have other names, give the folder,
@@ -33,6 +40,8 @@ examples, from a Paddle 3 model to a phone:
   paddleslim-ng convert out/net.json --to lite --target x86 --output net_x86.nb
   paddleslim-ng verify net_x86.nb --reference out/net.json
   paddleslim-ng measure out/pruned.json --original out/net.json
+  paddleslim-ng sensitivity out/net.json --data images.npy -o sensitivities.json
+  paddleslim-ng prune out/net.json --sensitivities sensitivities.json --flops 0.5 -o pruned/net
   paddleslim-ng quantize out/net.json --data images.npy -o int8/net
 
 `paddleslim-ng COMMAND --help` explains a command.
@@ -107,6 +116,16 @@ def build_parser() -> argparse.ArgumentParser:
     _model(quantize)
     quantize_arguments.add_arguments(quantize)
     _shapes(quantize)
+    sensitivity = _command(
+        commands, 'sensitivity', 'how much each layer can lose, on data', sensitivity_arguments.ABOUT
+    )
+    _model(sensitivity)
+    sensitivity_arguments.add_arguments(sensitivity)
+    _shapes(sensitivity)
+    prune = _command(commands, 'prune', 'remove channels, and prove the result', prune_arguments.ABOUT)
+    _model(prune)
+    prune_arguments.add_arguments(prune)
+    _shapes(prune)
     config_arguments.add_arguments(
         _command(commands, 'config', 'check configurations of the Compressor', config_arguments.ABOUT)
     )

@@ -26,6 +26,8 @@ _COMMANDS = {
     'verify': 'paddleslim_ng.cli.verify_command',
     'measure': 'paddleslim_ng.cli.measure_command',
     'quantize': 'paddleslim_ng.cli.quantize_command',
+    'sensitivity': 'paddleslim_ng.cli.sensitivity_command',
+    'prune': 'paddleslim_ng.cli.prune_command',
     'config': 'paddleslim_ng.cli.config_command',
     'launch': 'paddleslim_ng.cli.launch_command',
 }

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddleslim_ng.cli.model_argument import load_model, read_arrays, read_shapes
+from paddleslim_ng.cli.data_argument import digits_for, folder_for, image_batches, read_data_arrays, single_input
+from paddleslim_ng.cli.model_argument import load_model, read_shapes
 from paddleslim_ng.cli.program import Outcome
 from paddleslim_ng.errors import ConfigError, DataError
 
@@ -28,7 +29,7 @@ _FOR_DEVICES = ('quantize_linear', 'fake_quantize')
 def run(arguments: argparse.Namespace) -> Outcome:
     """Calibrate and quantize a model, and convert and measure what came out."""
     _check(arguments)
-    shapes, arrays = read_shapes(arguments.shape), _arrays(arguments.data)
+    shapes, arrays = read_shapes(arguments.shape), read_data_arrays(arguments.data)
     from paddleslim_ng.core import GraphWrapper
     from paddleslim_ng.quant import quantize_model, read_feeds
 
@@ -136,20 +137,6 @@ def _measured(
     return str(found)
 
 
-def _arrays(path: str | None) -> Any:
-    """Read arrays from a file, before Paddle is imported."""
-    if path is None or Path(path).suffix not in ('.npy', '.npz'):
-        return None
-    if path.endswith('.npz'):
-        return read_arrays(path)
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f'cannot read an array from {path!r}: {error}') from error
-
-
 def _source(
     arguments: argparse.Namespace, model: InferenceModel, inputs: list[VarWrapper], shapes: dict[str, list[int]]
 ) -> Any:
@@ -160,9 +147,10 @@ def _source(
             'give --data with a few dozen real inputs for a model that is to be used'
         )
         return _noise(arguments, model, shapes)
-    if len(inputs) != 1:
-        raise ConfigError(f'the model has the inputs {model.feeds}: give --data FILE.npz with an array for each')
-    return _images(arguments, inputs[0], shapes)
+    image = single_input(inputs)
+    if arguments.data == 'digits':
+        return digits_for(image, shapes).train.images
+    return image_batches(folder_for(arguments, image, shapes), arguments.batch_size)
 
 
 def _noise(
@@ -172,34 +160,3 @@ def _noise(
 
     for seed in range(arguments.batches or 4):
         yield synthesize_feeds(model.program, model.feeds, batch=arguments.batch_size, seed=seed, shapes=shapes)
-
-
-def _images(arguments: argparse.Namespace, image: VarWrapper, shapes: dict[str, list[int]]) -> Any:
-    channels, side = _size(image, shapes)
-    from paddleslim_ng.data import ImageList, digits
-
-    if arguments.data == 'digits':
-        if channels != 1:
-            raise ConfigError(f'the digits have one channel, and the model takes {channels}')
-        return digits(size=side).train.images
-    folder = ImageList.of_folder(arguments.data, size=side, channels=channels, mean=arguments.mean, std=arguments.std)
-
-    def batches() -> Iterator[Any]:
-        import numpy as np
-
-        for start in range(0, len(folder), arguments.batch_size):
-            stop = min(start + arguments.batch_size, len(folder))
-            yield [np.stack([folder[index][0] for index in range(start, stop)])]
-
-    return batches
-
-
-def _size(image: VarWrapper, shapes: dict[str, list[int]]) -> tuple[int, int]:
-    """Return how many channels and pixels the images have that a model takes."""
-    shape = shapes.get(image.name(), list(image.shape()))
-    if len(shape) != 4 or shape[1] not in (1, 3) or shape[2] != shape[3] or shape[2] < 1:
-        raise ConfigError(
-            f'the model takes {list(image.shape())} as {image.name()!r}: images need [N, 1 or 3, side, side]; name '
-            f'open sizes with --shape {image.name()}=N,C,H,W, or give arrays'
-        )
-    return shape[1], shape[2]
