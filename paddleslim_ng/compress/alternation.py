@@ -186,6 +186,8 @@ class AlternationStrategy(Strategy):
         changes = len(context.journal)
         self._call('on_compression_end', context)
         self._running = False
+        if context.epoch and not context.is_trained():
+            self._train_again(context)
         snapshot, self._snapshot = self._snapshot, None
         if self.round + 1 == self.rounds:
             self.finished = True
@@ -211,6 +213,12 @@ class AlternationStrategy(Strategy):
         self.round -= 1
         for name, value in context.run_eval_graph().as_dict().items():
             context.eval_results.setdefault(name, []).append(value)
+
+    def _train_again(self, context: Context) -> None:
+        """Let the network train on its own loss where a strategy has ended as at the end of a job."""
+        program = context.forward_program()
+        context.minimize(program)
+        context.replace_programs(self, program, note={'round': self.round, 'strategy': ''})
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return the round, the states of all rounds' strategies, and the way back to the beginning of this round."""
@@ -239,6 +247,9 @@ class AlternationStrategy(Strategy):
         if entry is None:
             return
         number, note = int(entry.note['round']), entry.note
+        if not note['strategy']:
+            self._train_again(context)
+            return
         with self._inside(context, number):
             context.replayed = JournalEntry(str(note['strategy']), int(note['epoch']), note['note'])
             try:

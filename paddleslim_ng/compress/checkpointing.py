@@ -163,6 +163,8 @@ class JobCheckpoints:
         for name, strategy in self._strategies.items():
             strategy.load_state_dict(job['strategies'][name]['state'])
         context.replay(unpack_journal(job['journal']), self._strategies)
+        # A change that is made again may have left tensors in the shapes of its time.
+        self._store({**found.tensors, **job['beside']})
         self._checkpoints = self._build()
         restored = self._checkpoints.restore()
         if restored is None:

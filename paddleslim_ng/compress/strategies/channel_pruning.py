@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.strategies.parameter_names import NamePattern
 from paddleslim_ng.compress.strategy import Strategy
-from paddleslim_ng.core import GraphWrapper, has_array, shape_of
+from paddleslim_ng.core import GraphWrapper, has_array, load_array, store_array
+from paddleslim_ng.core.paddle_compat import new_scope
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune import Pruner
+from paddleslim_ng.prune.records import record_name
 from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['ChannelPruning']
@@ -92,34 +96,63 @@ class ChannelPruning(Strategy):
         Raises:
             NotPrunableError: nothing can be removed.
         """
-        self._cut(context, ratios, follow=False)
+        programs = (context.train_program, context.eval_program)
+        before = _shapes(*programs)
+        names, shares = list(ratios), list(ratios.values())
+        made: list[Any] = []
+        for program in programs:
+            made.append(self._pruned(context, program, context.scope, names, shares, only_graph=bool(made)))
+        shapes = {name: list(shape) for name, shape in _shapes(*made).items() if shape != before[name]}
+        records = {
+            record: load_array(context.scope, record)
+            for name, shape in shapes.items()
+            for record in (record_name(name, axis) for axis in range(len(shape)))
+            if has_array(context.scope, record)
+        }
+        note = {'ratios': dict(ratios), 'shapes': shapes, 'records': records}
+        context.replace_programs(self, *made, note=note)
         _LOG.info('%s: %s', self.name, self.pruner.report)
 
     def restore_from_checkpoint(self, context: Context) -> None:
-        """Bring both programs to the shapes that the scope has."""
+        """Bring both programs to the shapes that they had after the cut, whatever has become of them since."""
         entry = context.replayed
-        if entry is not None:
-            self._cut(context, entry.note['ratios'], follow=True)
+        if entry is None:
+            return
+        scope = new_scope()
+        for name, shape in entry.note['shapes'].items():
+            store_array(scope, name, np.zeros(shape, np.float32))
+        for name, record in entry.note['records'].items():
+            store_array(scope, name, record)
+        ratios = entry.note['ratios']
+        programs = [
+            program
+            if _fits(program, entry.note['shapes'])
+            else self._pruned(context, program, scope, list(ratios), list(ratios.values()), only_graph=True)
+            for program in (context.train_program, context.eval_program)
+        ]
+        context.replace_programs(self, *programs)
 
-    def _cut(self, context: Context, ratios: Mapping[str, float], *, follow: bool) -> None:
-        names, shares = list(ratios), list(ratios.values())
-        programs: list[Any] = []
-        for program in (context.train_program, context.eval_program):
-            if follow and _fits(program, context.scope):
-                programs.append(program)
-                continue
-            known = [name for name in names if GraphWrapper(program).has_var(name)]
-            pruned, _, _ = self.pruner.prune(
-                program,
-                context.scope,
-                known,
-                [shares[names.index(name)] for name in known],
-                context.place,
-                only_graph=follow or bool(programs),
-                outputs=_outputs(context, program),
-            )
-            programs.append(pruned)
-        context.replace_programs(self, *programs, note={'ratios': dict(ratios)})
+    def _pruned(
+        self,
+        context: Context,
+        program: Any,
+        scope: Any,
+        names: Sequence[str],
+        shares: Sequence[float],
+        *,
+        only_graph: bool,
+    ) -> Any:
+        graph = GraphWrapper(program)
+        known = {name: share for name, share in zip(names, shares) if graph.has_var(name)}
+        return self.pruner.prune(
+            program,
+            scope,
+            list(known),
+            list(known.values()),
+            context.place,
+            only_graph=only_graph,
+            outputs=_outputs(context, program),
+        )[0]
 
 
 def check_share(name: str, value: Any) -> float:
@@ -129,13 +162,16 @@ def check_share(name: str, value: Any) -> float:
     return float(value)
 
 
-def _fits(program: Any, scope: Any) -> bool:
-    """Tell whether the parameters of a program have the shapes that they have in the scope."""
-    return all(
-        var.shape() == shape_of(scope, var.name())
-        for var in GraphWrapper(program).all_parameters()
-        if has_array(scope, var.name())
-    )
+def _shapes(*programs: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what programs keep in the scope."""
+    return {
+        var.name(): var.shape() for program in programs for var in GraphWrapper(program).vars() if var.persistable()
+    }
+
+
+def _fits(program: Any, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Tell whether a program has these shapes."""
+    return all(list(shape) == list(shapes.get(name, shape)) for name, shape in _shapes(program).items())
 
 
 def _made(pruner: Any, round_to: int) -> Pruner:
