@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, has_array, paddle_compat, shape_of, view_array
-from paddleslim_ng.core.gradients import master_of
+from paddleslim_ng.core.gradients import last_writer, master_of
 from paddleslim_ng.core.teachers import teacher_reading
 from paddleslim_ng.errors import ConfigError, GraphError
 from paddleslim_ng.sparse import statistics
@@ -163,7 +163,7 @@ class UnstructuredPruner:
     def _attach(self) -> None:
         """Put masks into the program, where it updates parameters and does not mask them yet."""
         graph = GraphWrapper(self.program)
-        updated = any(op.is_opt_op() for op in graph.ops())
+        updated = self._updates(graph)
         fresh = [name for name in self.masks if not masked_already(graph, graph.var(name))]
         if fresh and updated:
             raws, names = [graph.var(name).raw for name in fresh], [self.masks[name] for name in fresh]
@@ -172,6 +172,11 @@ class UnstructuredPruner:
         masters = {name: master_of(graph, graph.var(name)) for name in self.masks}
         self._copies = {name: [master.name()] for name, master in masters.items() if master is not None}
         self._attached = updated
+
+    def _updates(self, graph: GraphWrapper) -> bool:
+        """Tell whether the program updates prunable parameters; state of its own it may update before ``minimize``."""
+        updating = any(op.is_opt_op() for op in graph.ops())
+        return updating and any(last_writer(graph, graph.var(name)) is not None for name in self.masks)
 
     def _brought_masks(self) -> set[str]:
         """Return the parameters whose masks the program and the scope bring with them."""
@@ -202,7 +207,7 @@ class UnstructuredPruner:
         Raises:
             GraphError: the scope lacks a parameter, or holds it in another shape.
         """
-        if not self._attached and any(op.is_opt_op() for op in GraphWrapper(self.program).ops()):
+        if not self._attached and self._updates(GraphWrapper(self.program)):
             self._attach()
         if self._has_revived():
             self.update_params()

@@ -60,6 +60,19 @@ def test_zeros_of_a_sparse_network_stay_zeros(masks_first: bool) -> None:
         assert not array[zeros[name]].any() and array.any()
 
 
+def test_masks_come_with_the_optimizer_of_a_quantized_program() -> None:
+    net = nets.build()
+    program = quant_aware(net.program, CPU, None, net.scope)
+    pruner = slim.sparse.UnstructuredPruner(program, 'ratio', 0.6, scope=net.scope)
+    trained = nets.minimize(net, program, momentum())
+    pruner.step()
+    zeros = zeros_of(net, pruner.masks)
+    assert sum(where.sum() for where in zeros.values()) > 100
+    trained.steps(2, feed=nets.FEED)
+    for name, where in zeros.items():
+        assert not load_array(net.scope, name)[where].any()
+
+
 def test_a_pruned_network() -> None:
     net = nets.build(optimizer=momentum)
     pruned, _, _ = slim.prune.Pruner().prune(net.program, net.scope, ['conv2d_3.w_0'], [0.5])
