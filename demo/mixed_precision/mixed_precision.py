@@ -49,7 +49,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--iterations', type=int, default=100, help='of reconstruction, each block (default: 100)')
     parser.add_argument('--tune_steps', type=int, default=60, help='of fine-tuning; 0 leaves it out (default: 60)')
     parser.add_argument('--tune_lr', type=float, default=0.002, help='learning rate of these (default: 0.002)')
-    digits.add_flags(parser, 'MobileNet', 0.5, 'mixed')
+    digits.add_flags(parser, 'ResNet18', 0.125, 'mixed')
+    parser.set_defaults(images=128)
     return parser.parse_args(arguments)
 
 
