@@ -58,9 +58,7 @@ def add_parameter(
     return var
 
 
-def _add_pir(
-    graph: GraphWrapper, name: str, sizes: list[int], dtype: str, trainable: bool, regularizer: Any
-) -> object:
+def _add_pir(graph: GraphWrapper, name: str, sizes: list[int], dtype: str, trainable: bool, regularizer: Any) -> object:
     with matching_ir(graph.program), paddle.static.program_guard(graph.program, paddle.static.Program()):
         attr = paddle.ParamAttr(name=name, initializer=paddle.nn.initializer.Constant(0), trainable=trainable)
         attr.regularizer = regularizer
