@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paddleslim_ng.compress import configuration, strategies
+    from paddleslim_ng.compress.auto_compression import AutoCompressed, auto_compress
     from paddleslim_ng.compress.budget import Budget
     from paddleslim_ng.compress.compressor import Compressor
     from paddleslim_ng.compress.configuration import CompressionConfig, ConfigurationError, Registry, load_config
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
 
 __all__ = [
+    'AutoCompressed',
     'Budget',
     'CompressionConfig',
     'CompressionResult',
@@ -53,6 +55,7 @@ __all__ = [
     'StructurePruner',
     'Trainer',
     'TrainerOptions',
+    'auto_compress',
     'configuration',
     'load_config',
     'strategies',
@@ -61,6 +64,7 @@ __all__ = [
 _SUBPACKAGES = frozenset({'configuration', 'strategies'})
 # The module of each name.
 _HOMES = {
+    'AutoCompressed': 'auto_compression',
     'Budget': 'budget',
     'CompressionConfig': 'configuration',
     'CompressionResult': 'result',
@@ -82,6 +86,7 @@ _HOMES = {
     'StructurePruner': 'plugins',
     'Trainer': 'trainer',
     'TrainerOptions': 'trainer_options',
+    'auto_compress': 'auto_compression',
     'load_config': 'configuration',
 }
 
