@@ -12,9 +12,11 @@ from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, load_arr
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.quant.aware_records import Record, note, note_skipped
 from paddleslim_ng.quant.aware_targets import aware_targets
 from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, AwareQuantizer, QuantizerRequest
+from paddleslim_ng.quant.building import bits_of
 from paddleslim_ng.quant.custom_functions import CustomFunction, Function
 from paddleslim_ng.quant.function_placement import Functions, PlacedTensor, PlacedTensors, place_functions
 from paddleslim_ng.quant.learned_quantizers import Learner
@@ -80,7 +82,7 @@ def quant_aware(
         stays in float is logged and kept: :func:`paddleslim_ng.quant.spec_of` tells.
 
     Raises:
-        ConfigError: an unknown key or value; the nearest names are listed.
+        ConfigError: an unknown key or value; the nearest names are listed. Or a table of widths lacks a tensor.
         GraphError: nothing can be quantized, the program is quantized already or trains in half precision, a gradient
             operator cannot be told, the scope lacks a weight, or training and evaluation programs have other names.
         DataError: a weight that is not finite.
@@ -99,6 +101,7 @@ def quant_aware(
     source = program.program if isinstance(program, GraphWrapper) else program
     targets = aware_targets(source, settings)
     graph = GraphWrapper(clone_program(source, for_test=for_test))
+    _check_tables(graph, settings)
     functions = Functions(weight_quantize_func, act_quantize_func, weight_preprocess_func, act_preprocess_func)
     placed = place_functions(graph, targets, functions)
     quantizers = _insert(graph, placed, targets.skipped, settings, scope, training=not for_test)
@@ -161,11 +164,22 @@ def _quantizer(x: VarWrapper, tensor: PlacedTensor, config: AwareConfig, scope: 
         role = 'weight_quantize_func' if tensor.is_weight else 'act_quantize_func'
         return CustomFunction(tensor.quantize, x, role)
     value = load_array(scope, x.name()) if x.is_parameter() else None
-    bits = config.weight_bits if tensor.is_weight else config.activation_bits
+    argument = 'weight_bits' if tensor.is_weight else 'activation_bits'
+    bits = bits_of(getattr(config, argument), tensor.name, argument)
     request = QuantizerRequest(x.name(), x.shape(), bits, tensor.axis, training, value, config, not x.raw.stop_gradient)
     if tensor.is_weight:
         return WEIGHT_QUANTIZERS[config.weight_quantize_type](request)
     return ACTIVATION_QUANTIZERS[config.activation_quantize_type](request)
+
+
+def _check_tables(graph: GraphWrapper, config: AwareConfig) -> None:
+    """Refuse widths of tensors that do not exist."""
+    for argument in ('weight_bits', 'activation_bits'):
+        given = getattr(config, argument)
+        for name in given if isinstance(given, Mapping) else ():
+            if not graph.has_var(name):
+                near = nearest_names(name, [var.name() for var in graph.vars()])
+                raise ConfigError(f'{argument} names {name!r}, which is no tensor of the program{near}')
 
 
 def _makers(graph: GraphWrapper, results: list[VarWrapper]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.quant.aware_types import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
@@ -14,6 +14,17 @@ from paddleslim_ng.quant.targets import FULL, TARGETS
 __all__ = ['AwareConfig', 'read_config']
 
 Bits = Annotated[int, Field(ge=2, le=16)]
+# A width for all tensors or by name; the kind is told first, so that an error is about the one that was meant.
+_KINDS = ('one width', 'widths by name')
+
+
+def _kind_of_bits(given: Any) -> str:
+    return _KINDS[isinstance(given, Mapping)]
+
+
+BitsOrTable = Annotated[
+    Union[Annotated[Bits, Tag(_KINDS[0])], Annotated[dict[str, Bits], Tag(_KINDS[1])]], Discriminator(_kind_of_bits)
+]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Texts = Union[str, list[str]]
 MaybeTexts = Optional[list[str]]
@@ -28,8 +39,8 @@ class AwareConfig(BaseModel):
 
     weight_quantize_type: str = Field('channel_wise_abs_max', description='How the scales of weights come about.')
     activation_quantize_type: str = Field('moving_average_abs_max', description='How those of activations do.')
-    weight_bits: Bits = Field(8, description='Width of the integers of weights.')
-    activation_bits: Bits = Field(8, description='Width of the integers of activations.')
+    weight_bits: BitsOrTable = Field(8, description='Width of the integers of weights: of all, or by name.')
+    activation_bits: BitsOrTable = Field(8, description='Width of the integers of activations: of all, or by name.')
     not_quant_pattern: Texts = Field(['skip_quant'], description='Operators with such a name stay in float.')
     skip_tensor_list: list[str] = Field([], description='Operators that read one of these tensors stay in float.')
     quantize_op_types: MaybeTexts = Field(None, description='Types of operators; all that have weights where None.')
@@ -80,7 +91,7 @@ def read_config(config: Any) -> AwareConfig:
         found = AwareConfig(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        key = '.'.join(map(str, first['loc']))
+        key = '.'.join(str(part) for part in first['loc'] if part not in _KINDS)
         raise ConfigError(f'config[{key!r}]={first["input"]!r}: {first["msg"].lower()}') from error
     _check_type('weight_quantize_type', found.weight_quantize_type, WEIGHT_QUANTIZERS)
     _check_type('activation_quantize_type', found.activation_quantize_type, ACTIVATION_QUANTIZERS)

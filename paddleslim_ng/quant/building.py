@@ -172,12 +172,12 @@ def _activation(name: str, request: _Request) -> TensorQuantization:
     threshold = float((request.thresholds or {})[name])
     if not (math.isfinite(threshold) and threshold >= 0):
         raise DataError(f'the threshold of {name!r} is {threshold}: it must be finite and not negative')
-    bits = _bits_of(request.activation_bits, name, 'activation_bits')
+    bits = bits_of(request.activation_bits, name, 'activation_bits')
     return TensorQuantization(name, bits, scale_of_threshold(threshold, bits))
 
 
 def _weight(name: str, axis: int | None, inputs: int | None, request: _Request) -> TensorQuantization:
-    bits = _bits_of(request.weight_bits, name, 'weight_bits')
+    bits = bits_of(request.weight_bits, name, 'weight_bits')
     groups: dict[str, Any] = {}
     array = view_array(request.scope, name)
     size = request.group_size
@@ -190,7 +190,12 @@ def _weight(name: str, axis: int | None, inputs: int | None, request: _Request) 
     return TensorQuantization(name, bits, scale, axis, kind='weight', **groups)
 
 
-def _bits_of(bits: Bits, name: str, argument: str) -> int:
+def bits_of(bits: Bits, name: str, argument: str) -> int:
+    """Return the width for a tensor of what is given for all, or by name.
+
+    Raises:
+        ConfigError: there is none for it, or it is no width; the message calls what was given by ``argument``.
+    """
     if isinstance(bits, Mapping):
         if name not in bits:
             raise ConfigError(f'{argument} has no entry for {name!r}{nearest_names(name, bits)}')

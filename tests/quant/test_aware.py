@@ -15,6 +15,7 @@ from paddleslim_ng.errors import ConfigError, GraphError
 from paddleslim_ng.quant.aware import quant_aware
 from paddleslim_ng.quant.aware_records import recorded
 from paddleslim_ng.quant.aware_spec import spec_of
+from paddleslim_ng.quant.targets import find_targets
 from tests.quant import training_nets as nets
 
 CPU = paddle.CPUPlace()
@@ -166,6 +167,29 @@ def test_low_bits_mean_few_values_and_the_loss_falls(after: bool, bits: int) -> 
             assert 2 <= np.unique(channel).size <= 2**bits - 1
     losses = [float(step[0]) for step in net.steps(10, train, feed=nets.FEED)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_every_tensor_has_its_own_width() -> None:
+    net = nets.build(optimizer=momentum)
+    names = list(find_targets(net.program).weights)
+    widths = dict(zip(names, (2, 3, 4, 6, 8)))
+    train = quant_aware(net.program, CPU, {'weight_bits': widths}, net.scope)
+    net.steps(2, train)
+    spec = spec_of(train, net.scope)
+    assert {tensor.name: tensor.bits for tensor in spec.of_kind('weight')} == widths
+    assert {tensor.bits for tensor in spec.of_kind('activation')} == {8}
+    results = {item.record.tensor: item for item in recorded(GraphWrapper(train)) if item.record.kind == 'weight'}
+    arrays = slim.Executor().run(train, nets.FEED, [item.result.name() for item in results.values()], scope=net.scope)
+    for (name, item), array in zip(results.items(), arrays):
+        most = max(np.unique(channel).size for channel in np.moveaxis(array, item.record.axis, 0))
+        assert most <= 2 ** widths[name] - 1, name
+    for wrong, message in (
+        ({**widths, 'conv': 4}, "'conv', which is no tensor"),
+        (dict(list(widths.items())[1:]), f'no entry for {names[0]!r}'),
+        ({**widths, names[0]: 1}, f"config\\['weight_bits.{names[0]}'\\]=1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            quant_aware(net.program, CPU, {'weight_bits': wrong}, net.scope)
 
 
 def test_neither_program_nor_scope_changes_where_it_fails() -> None:
