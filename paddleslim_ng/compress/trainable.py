@@ -22,7 +22,11 @@ _SHAPES = ('reshape2', 'flatten_contiguous_range', 'flatten2', 'squeeze2', 'unsq
 _LACKING: Final[Mapping[str, Mapping[str, tuple[str | None, str]]]] = {
     **dict.fromkeys(_SHAPES, {'XShape': (None, 'behind')}),
     'dropout': {'Mask': ('uint8', 'same')},
-    'batch_norm': {'SavedMean': ('float32', 'channels'), 'SavedVariance': ('float32', 'channels')},
+    'batch_norm': {
+        'SavedMean': ('float32', 'channels'),
+        'SavedVariance': ('float32', 'channels'),
+        'ReserveSpace': (None, 'channels'),
+    },
 }
 _FLOATS: Final = frozenset({'float16', 'float32', 'float64', 'bfloat16'})
 
@@ -100,18 +104,26 @@ def _restore_parameters(graph: GraphWrapper) -> None:
 def _add_outputs(program: Any, op: OpWrapper) -> None:
     """Give an operator of a legacy program the outputs that its gradient reads."""
     for slot, (dtype, kind) in _LACKING.get(op.type(), {}).items():
-        if op.raw.desc.output(slot) if slot in op.raw.desc.output_names() else False:
+        if _has_output(op, slot):
             continue
         (source,) = op.inputs('X')
         shape = source.shape()
         wanted = {'same': shape, 'behind': (0, *shape), 'channels': shape[1:2]}[kind]
-        if op.type() == 'batch_norm' and op.attr('data_format') == 'NHWC':
+        if op.type() == 'batch_norm' and op.attr('data_layout') == 'NHWC':
             wanted = shape[-1:]
         name = f'{op.all_outputs()[0].name()}.{slot.lower()}'
         program.global_block().create_var(
             name=name, shape=list(wanted), dtype=dtype or source.dtype(), persistable=False, stop_gradient=True
         )
         op.raw.desc.set_output(slot, [name])
+    if op.type() == 'batch_norm':
+        for slot in _STATISTICS:
+            if not _has_output(op, f'{slot}Out'):
+                op.raw.desc.set_output(f'{slot}Out', [var.name() for var in op.inputs(slot)])
+
+
+def _has_output(op: OpWrapper, slot: str) -> bool:
+    return slot in op.raw.desc.output_names() and bool(op.raw.desc.output(slot))
 
 
 def _make_parameter(program: Any, raw: Any, learns: bool) -> None:
