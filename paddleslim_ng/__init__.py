@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         runtime,
         sparse,
     )
-    from paddleslim_ng.compress import Compressor
+    from paddleslim_ng.compress import Compressor, auto_compress
     from paddleslim_ng.core import Executor, GraphWrapper
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     'SlimError',
     '__version__',
     'analysis',
+    'auto_compress',
     'compress',
     'core',
     'data',
@@ -75,7 +76,7 @@ _SUBMODULES = frozenset(
     }
 )
 # The package of each name that is offered here, too.
-_HOMES = {'Compressor': 'compress', 'Executor': 'core', 'GraphWrapper': 'core'}
+_HOMES = {'Compressor': 'compress', 'auto_compress': 'compress', 'Executor': 'core', 'GraphWrapper': 'core'}
 
 
 def _require_paddle() -> None:

@@ -58,9 +58,11 @@ class SavePaths(StrategyOptions):
     int8_model_save_path: MaybeText = Field(None, description='Path of the model whose weights are stored as integers.')
     mobile_model_save_path: MaybeText = Field(None, description='Path of the model for Paddle Lite, a .nb file.')
     inference_model_save_path: MaybeText = Field(None, description='Path of the model for Paddle Inference.')
-    save_in_nodes: MaybeTexts = Field(None, description='Inputs of the saved models; those of the program by default.')
+    save_in_nodes: MaybeTexts = Field(
+        None, description='Inputs of the saved models; those that layers with weights depend on by default.'
+    )
     save_out_nodes: MaybeTexts = Field(
-        None, description='Outputs of the saved models; those of eval_fetch_list by default.'
+        None, description='Outputs of the saved models; the logits of the network by default.'
     )
 
 
