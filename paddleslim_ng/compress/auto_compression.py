@@ -19,9 +19,6 @@ from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.plugins import Distiller, L2Distiller, SoftLabelDistiller
 from paddleslim_ng.compress.readers import Reader
 from paddleslim_ng.compress.result import CompressionResult
-from paddleslim_ng.compress.strategies.post_training_quantization import PostTrainingQuantStrategy
-from paddleslim_ng.compress.strategies.quantization import QuantizationStrategy
-from paddleslim_ng.compress.strategies.rebuilding import is_quantized
 from paddleslim_ng.compress.trainable import evaluation_program, trainable_program
 from paddleslim_ng.compress.trainer import Trainer
 from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
@@ -151,6 +148,7 @@ def auto_compress(
         >>> print(slim.auto_compress('float/model', images, test_images, 'compress.yaml', 'compressed'))
     """
     from paddleslim_ng.compress.configuration import CompressionConfig, load_config
+    from paddleslim_ng.compress.strategies.rebuilding import is_quantized
 
     settings = config if isinstance(config, CompressionConfig) else load_config(config)
     distiller = _distiller(loss)
@@ -280,6 +278,8 @@ def _trainer_until(target: float | None) -> Callable[[Context, TrainerOptions], 
 
 def _default_paths(compressor: Compressor, folder: Path) -> None:
     """Let strategies that quantize write integers below the folder of results, where they say nothing else."""
+    from paddleslim_ng.compress.strategies import PostTrainingQuantStrategy, QuantizationStrategy
+
     quantizing = [
         one
         for one in compressor.strategies.values()
