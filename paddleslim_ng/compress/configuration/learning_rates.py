@@ -122,21 +122,19 @@ class ReduceOnPlateau(ScheduleOptions):
     min_lr: NonNegative = Field(0.0, description='Rate that is not gone below.')
 
 
-_Inner = Annotated[
-    Union[
-        NoamDecay,
-        PiecewiseDecay,
-        NaturalExpDecay,
-        InverseTimeDecay,
-        ExponentialDecay,
-        PolynomialDecay,
-        StepDecay,
-        MultiStepDecay,
-        CosineAnnealingDecay,
-        ReduceOnPlateau,
-    ],
-    Field(discriminator='type'),
+_Plain = Union[
+    NoamDecay,
+    PiecewiseDecay,
+    NaturalExpDecay,
+    InverseTimeDecay,
+    ExponentialDecay,
+    PolynomialDecay,
+    StepDecay,
+    MultiStepDecay,
+    CosineAnnealingDecay,
+    ReduceOnPlateau,
 ]
+_Inner = Annotated[_Plain, Field(discriminator='type')]
 _InnerRate = Union[Positive, _Inner]
 
 
@@ -150,20 +148,5 @@ class LinearWarmup(ScheduleOptions):
     end_lr: Positive = Field(description='Rate at the end of the warm-up.')
 
 
-_Schedule = Annotated[
-    Union[
-        NoamDecay,
-        PiecewiseDecay,
-        NaturalExpDecay,
-        InverseTimeDecay,
-        ExponentialDecay,
-        PolynomialDecay,
-        StepDecay,
-        MultiStepDecay,
-        CosineAnnealingDecay,
-        ReduceOnPlateau,
-        LinearWarmup,
-    ],
-    Field(discriminator='type'),
-]
+_Schedule = Annotated[Union[_Plain, LinearWarmup], Field(discriminator='type')]
 LearningRate = Union[Positive, _Schedule]
