@@ -13,21 +13,10 @@ import pytest
 from paddleslim_ng.compress import Compressor, Strategy
 from paddleslim_ng.compress.strategies import GMPStrategy, GreedyPruneStrategy, SensitivePruneStrategy
 from tests.compress import prune_fleet_job
-from tests.compress.job_net import JobNet, batches, same, tensors
+from tests.compress.interruptions import NOWHERE, Interrupted, Point, at_points, run_until, whole_runs
+from tests.compress.job_net import JobNet, batches, same
 from tests.compress.prune_net import PruneNet
-from tests.compress.resume_job import Interrupt
 from tests.distributed.launching import launch
-
-NOWHERE = ('nowhere', 0, 0)
-Point = tuple[str, int, int]
-
-
-class Interrupted(Exception):
-    pass
-
-
-def _interrupt() -> None:
-    raise Interrupted
 
 
 def adam() -> Any:
@@ -76,39 +65,13 @@ JOBS: dict[str, tuple[Callable[[Path], tuple[Compressor, list[Strategy]]], list[
 def _run(name: str, folder: Path, point: Point = NOWHERE, seed: int = 5) -> dict[str, Any]:
     compressor, strategies = JOBS[name][0](folder)
     compressor.checkpoint_path, compressor.checkpoint_every = folder / 'checkpoints', 1
-    for strategy in (*strategies, Interrupt(point, _interrupt)):
-        compressor.add_strategy(strategy)
-    paddle.seed(seed)
-    result = compressor.run()
-    found = tensors(result.train_program, result.scope)
-    found.update({f'eval {key}': value for key, value in tensors(result.eval_program, result.scope).items()})
-    found.update({f'metric {key}': np.array(value) for key, value in compressor.context.eval_results.items()})
-    found['journal'] = np.array([f'{entry.strategy} {entry.epoch_id}' for entry in result.journal])
-    return found
+    return run_until(compressor, strategies, point, seed)
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    known: dict[str, dict[str, Any]] = {}
-
-    def run(name: str) -> dict[str, Any]:
-        if name not in known:
-            paddle.enable_static()
-            known[name] = _run(name, tmp_path_factory.mktemp(name))
-        return known[name]
-
-    return run
+whole = whole_runs(_run)
 
 
-@pytest.mark.parametrize(
-    ('name', 'point'),
-    [
-        pytest.param(name, point, marks=[pytest.mark.full] if number else [])
-        for name, (_, points) in JOBS.items()
-        for number, point in enumerate(points)
-    ],
-    ids=lambda value: value if isinstance(value, str) else f'{value[0]}-{value[1]}-{value[2]}',
-)
+@at_points(JOBS)
 def test_an_interrupted_job_ends_with_the_same_bits(
     tmp_path: Path, whole: Callable[[str], dict[str, Any]], name: str, point: Point
 ) -> None:

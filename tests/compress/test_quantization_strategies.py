@@ -23,9 +23,9 @@ from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.quant import float_program, quant_aware, spec_of
 from paddleslim_ng.quant.aware_records import recorded
 from paddleslim_ng.runtime import load_inference_model
+from tests.compress.interruptions import NOWHERE, Interrupted, Point, at_points, run_until, whole_runs
 from tests.compress.job_net import JobNet, batches, same, tensors
-from tests.compress.resume_job import Interrupt
-from tests.compress.test_distillation_strategy import NOWHERE, Interrupted, Point, interrupt, sgd
+from tests.compress.test_distillation_strategy import sgd
 
 
 def run(net: JobNet, *strategies: Strategy, epoch: int = 2, **options: Any) -> Any:
@@ -136,38 +136,13 @@ def job(name: str, folder: Path, point: Point = NOWHERE, seed: int = 5) -> dict[
         checkpoint_path=folder / 'checkpoints',
         checkpoint_every=1,
     )
-    for strategy in (*JOBS[name][0](), Interrupt(point, interrupt)):
-        compressor.add_strategy(strategy)
-    paddle.seed(seed)
-    result = compressor.run()
-    found = tensors(result.train_program, result.scope)
-    found.update({f'eval {key}': value for key, value in tensors(result.eval_program, result.scope).items()})
-    found.update({f'metric {key}': np.array(value) for key, value in compressor.context.eval_results.items()})
-    return found
+    return run_until(compressor, JOBS[name][0](), point, seed)
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    known: dict[str, dict[str, Any]] = {}
-
-    def find(name: str) -> dict[str, Any]:
-        if name not in known:
-            paddle.enable_static()
-            known[name] = job(name, tmp_path_factory.mktemp(name))
-        return known[name]
-
-    return find
+whole = whole_runs(job)
 
 
-@pytest.mark.parametrize(
-    ('name', 'point'),
-    [
-        pytest.param(name, point, marks=[pytest.mark.full] if number else [])
-        for name, (_, points) in JOBS.items()
-        for number, point in enumerate(points)
-    ],
-    ids=lambda value: value if isinstance(value, str) else f'{value[0]}-{value[1]}-{value[2]}',
-)
+@at_points(JOBS)
 def test_an_interrupted_job_ends_with_the_same_bits(
     tmp_path: Path, whole: Callable[[str], dict[str, Any]], name: str, point: Point
 ) -> None:
