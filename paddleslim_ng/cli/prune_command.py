@@ -89,12 +89,19 @@ class _Job:
 
     def _decide(self) -> Decision:
         from paddleslim_ng.prune import PruningSession
+        from paddleslim_ng.prune.sensitive import measured_otherwise
 
         arguments, model = self._arguments, self._model
         session = PruningSession(
             model.program, model.scope, arguments.criterion, round_to=arguments.round_to, outputs=self._fetches
         )
-        return decide_ratios(arguments, session, self._sensitivities, self._shapes)
+        decision = decide_ratios(arguments, session, self._sensitivities, self._shapes)
+        changed = [
+            note
+            for file in arguments.sensitivities
+            for note in measured_otherwise(file, model.program, model.scope, arguments.criterion)
+        ]
+        return decision._replace(notes=[*changed, *decision.notes])
 
     def run(self) -> Pruned:
         """Prune, prove, save and, where it is asked for, time."""

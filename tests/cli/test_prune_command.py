@@ -115,6 +115,14 @@ def test_by_sensitivities(models: Path, tmp_path: Path, capsys: pytest.CaptureFi
     # The parameter that suffers less loses more.
     order = sorted(merged, key=lambda name: merged[name][0.25])
     assert found['ratios'][order[0]] > found['ratios'][order[1]]
+    assert not [note for note in found['notes'] if 'otherwise' in note]
+    # Losses that were measured on something else are used, and the report says so.
+    state = {**json.loads(two.read_text()), 'fingerprint': '0'}
+    (tmp_path / 'three.json').write_text(json.dumps(state))
+    arguments = [models / 'rgb', '--sensitivities', tmp_path / 'three.json', '--flops', 0.4, '--round-to', 1]
+    _, text, _ = call(capsys, 'prune', *arguments, '--criterion', 'l2_norm', '-o', tmp_path / 'c', '--json')
+    notes = [note for note in json.loads(text)['notes'] if 'three.json was measured otherwise' in note]
+    assert len(notes) == 2 and 'the network' in notes[0] and 'the criterion' in notes[1]
 
 
 def test_listed_ratios_and_a_verdict(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union
 
+from paddleslim_ng.analysis.fingerprint import fingerprint
 from paddleslim_ng.errors import CheckpointError, ConfigError
 from paddleslim_ng.prune.sensitive.legacy_pickle import is_pickle, read_sensitivity_pickle
 from paddleslim_ng.runtime.atomic import atomic_write
 
-__all__ = ['Sensitivities', 'SensitivityFile', 'load_sensitivities', 'merge_sensitive']
+__all__ = ['Sensitivities', 'SensitivityFile', 'load_sensitivities', 'measured_otherwise', 'merge_sensitive']
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -62,18 +63,21 @@ class SensitivityFile:
         return state
 
     def _refuse_other(self, found: SensitivityFile) -> None:
-        aspects = (
-            ('the network (its operators or the values of its parameters)', self.fingerprint, found.fingerprint),
-            ('the criterion', self.criterion, found.criterion),
-            ('the data or metric of the evaluation', self.evaluation, found.evaluation),
-        )
-        for what, mine, theirs in aspects:
+        evaluation = ('the data or metric of the evaluation', self.evaluation, found.evaluation)
+        for what, mine, theirs in (*self._sources(found), evaluation):
             if mine != theirs:
                 raise CheckpointError(
                     f'{self.path} is stale: {what} changed since it was written ({theirs or "unknown"!r}, now '
                     f'{mine or "unknown"!r}). Its losses would be wrong here: name another '
                     'sensitivities_file, or delete this one'
                 )
+
+    def _sources(self, found: SensitivityFile) -> tuple[tuple[str, str, str], ...]:
+        """Return what losses stem from, in words, here and in another file."""
+        return (
+            ('the network (its operators or the values of its parameters)', self.fingerprint, found.fingerprint),
+            ('the criterion', self.criterion, found.criterion),
+        )
 
     def add(self, parameter: str, ratio: float, loss: float) -> None:
         """Record one evaluation and save."""
@@ -117,6 +121,33 @@ def load_sensitivities(sensitivities_file: Source) -> Sensitivities:
     path = Path(sensitivities_file)
     data = _bytes_of(path)
     return read_sensitivity_pickle(data, str(path)) if is_pickle(data) else _decode(path, data).sensitivities
+
+
+def measured_otherwise(sensitivities_file: Source, program: Any, scope: Any, criterion: str) -> list[str]:
+    """Say what has changed since a file was written, where its losses are used without being measured again.
+
+    Args:
+        sensitivities_file: of :func:`sensitivity`, or PaddleSlim's pickle, which does not tell what it belongs to.
+        program: the network now; its IR counts as a part of it.
+        scope: its parameters.
+        criterion: name of the importance criterion now.
+
+    Returns:
+        A sentence for each difference.
+
+    Raises:
+        CheckpointError: the file is unusable.
+    """
+    path = Path(sensitivities_file)
+    data = _bytes_of(path)
+    if is_pickle(data):
+        return [f'{path} does not say what network its losses belong to']
+    here = SensitivityFile(None, fingerprint(program, scope), criterion)
+    return [
+        f'{path} was measured otherwise: {what} changed since it was written'
+        for what, mine, theirs in here._sources(_decode(path, data))
+        if mine != theirs
+    ]
 
 
 def merge_sensitive(sensitivities: Sequence[Mapping[str, Mapping[float, float]] | Source]) -> Sensitivities:
