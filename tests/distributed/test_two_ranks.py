@@ -54,6 +54,7 @@ def test_exchanges(found: list[Any]) -> None:
         assert one['exchange']['gather'] == [[0, -(2**60)], [1, 7 - 2**60]]
         assert bytes.fromhex(one['exchange']['broadcast']) == bytes(range(256)) * 3 + b'x'
         assert one['exchange']['mean'] == [[1.5, 0.1]]
+        assert one['exchange']['nothing'] == ['', [2, 0, 3]]
 
 
 def test_exchanges_of_fleet_do_something(found: list[Any]) -> None:

@@ -96,9 +96,7 @@ def _file_of_rank(file: Path, ranks: Ranks) -> Iterator[Path]:
     if ranks.size == 1:
         yield file
         return
-    # A mark in front, because empty contents cannot be sent.
-    present = b'.' + (file.read_bytes() if file.exists() else b'') if ranks.rank == 0 else None
-    content = ranks.broadcast(present)[1:]
+    content = ranks.broadcast((file.read_bytes() if file.exists() else b'') if ranks.rank == 0 else None)
     if ranks.rank == 0:
         yield file
         return
