@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddleslim_ng.compress.budget import Budget
-from paddleslim_ng.compress.evaluation import EvalFunction, EvalResult, Samples, call_functions, mean_metrics
+from paddleslim_ng.compress.evaluation import EvalFunction, EvalResult, call_functions, mean_metrics, named_functions
 from paddleslim_ng.compress.journal import JournalEntry
 from paddleslim_ng.compress.metric_history import CONVERGENCE, has_converged, metric_history
-from paddleslim_ng.compress.optimizers import OptimizerLike, OptimizerSource, attach_optimizer, is_trained
-from paddleslim_ng.compress.readers import Reader, named_variables
-from paddleslim_ng.core import Executor, GraphWrapper, clone_program
-from paddleslim_ng.core.cloning import forward_program
-from paddleslim_ng.core.paddle_compat import global_scope
-from paddleslim_ng.distributed import Ranks, current_ranks, shared_statistics
-from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
+from paddleslim_ng.compress.optimizers import OptimizerLike
+from paddleslim_ng.compress.programs import JobPrograms, raw_program
+from paddleslim_ng.compress.readers import Reader
+from paddleslim_ng.compress.samples import Samples
+from paddleslim_ng.distributed import Ranks, shared_statistics
+from paddleslim_ng.errors import ConfigError, GraphError
 
 if TYPE_CHECKING:
     from paddleslim_ng.compress.strategy import Strategy
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['Context']
 
 
-class Context:
+class Context(JobPrograms):
     """The state of a compression job, as strategies see it.
 
     Args:
@@ -98,68 +97,39 @@ class Context:
         amp: Mapping[str, Any] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.executor = Executor(place)
-        self.place = self.executor.place
-        self.scope = global_scope() if scope is None else scope
-        self.ranks = current_ranks() if ranks is None else ranks
-        self.loss, self.budget = loss, budget if budget is not None else Budget()
-        self.train_program = _program(train_program, 'train_program')
-        self.train_feed_list = named_variables(train_feed_list or (), self.train_program, 'train_feed_list')
-        self.train_fetch_list = named_variables(train_fetch_list or (), self.train_program, 'train_fetch_list')
-        self.eval_program: Any = (
-            clone_program(self.train_program, for_test=True)
-            if eval_program is None
-            else _program(eval_program, 'eval_program')
+        super().__init__(
+            place,
+            scope,
+            train_program,
+            train_feed_list,
+            train_fetch_list,
+            eval_program,
+            eval_feed_list,
+            eval_fetch_list,
+            train_optimizer=train_optimizer,
+            distiller_optimizer=distiller_optimizer,
+            loss=loss,
+            clip=clip,
+            amp=amp,
+            ranks=ranks,
         )
-        feeds = self.train_feed_list if eval_feed_list is None else eval_feed_list
-        fetches = self.train_fetch_list if eval_fetch_list is None else eval_fetch_list
-        self.eval_feed_list = named_variables(feeds, self.eval_program, 'eval_feed_list')
-        self.eval_fetch_list = named_variables(fetches, self.eval_program, 'eval_fetch_list')
         self.train_reader = (
             Reader(train_reader, self.train_feed_list, 'train_reader') if train_reader is not None else None
         )
         self.eval_reader = Reader(eval_reader, self.eval_feed_list, 'eval_reader') if eval_reader is not None else None
         if self.eval_reader is not None and not self.eval_fetch_list:
             raise ConfigError('eval_fetch_list is empty: there is nothing to evaluate eval_reader by')
-        self.eval_func: dict[str, EvalFunction] = _functions(eval_func)
-        self.teacher_programs = [_program(item, 'teacher_programs') for item in teacher_programs]
-        self.train_optimizer = _source(train_optimizer, 'train_optimizer', clip, amp)
-        self._distiller_optimizer = _source(distiller_optimizer, 'distiller_optimizer', clip, amp)
+        self.eval_func: dict[str, EvalFunction] = named_functions(eval_func)
+        self.teacher_programs = [raw_program(item, 'teacher_programs') for item in teacher_programs]
+        self.budget = budget if budget is not None else Budget()
         self.rng = np.random.default_rng(seed)
-        self.epoch, self.epoch_id, self.batch_id = 0, 0, 0
+        self.epoch, self.batch_id = 0, 0
         self.skip_training = False
         self.eval_results: dict[str, list[float]] = {}
         self.train_results: dict[str, list[float]] = {}
-        self.journal: list[JournalEntry] = []
-        self.generation = 0
-        self.replayed: JournalEntry | None = None
-        self._replays = 0
         self._kept: dict[str, Any] = {}
         self._passing: dict[str, Any] = {}
         self.keep_samples(cache_path)
-
-    @property
-    def distiller_optimizer(self) -> OptimizerSource | None:
-        """What minimizes the losses of distillation strategies; ``train_optimizer`` where nothing else was given."""
-        return self._distiller_optimizer if self._distiller_optimizer is not None else self.train_optimizer
-
-    @distiller_optimizer.setter
-    def distiller_optimizer(self, source: OptimizerSource | None) -> None:
-        self._distiller_optimizer = source
-
-    def has_distiller_optimizer(self) -> bool:
-        """Tell whether distillation has an optimizer of its own."""
-        return self._distiller_optimizer is not None
-
-    @property
-    def train_graph(self) -> GraphWrapper:
-        """The training program as a graph; made anew each time."""
-        return GraphWrapper(self.train_program)
-
-    @property
-    def eval_graph(self) -> GraphWrapper:
-        """The evaluation program as a graph; made anew each time."""
-        return GraphWrapper(self.eval_program)
 
     def keep_samples(self, folder: str | Path | None) -> None:
         """Keep samples of the evaluation data in a folder, or in memory where None."""
@@ -237,95 +207,9 @@ class Context:
         """
         return has_converged(self.eval_results, metric_name, delta)
 
-    def replace_programs(
-        self,
-        by: Strategy,
-        train_program: Any = None,
-        eval_program: Any = None,
-        *,
-        train_fetch_list: Sequence[Any] | None = None,
-        note: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Put changed programs in the place of the present ones, and write it into the journal.
-
-        A program that was edited in place is given as it is. Every change to a program goes through here, also in
-        ``restore_from_checkpoint``.
-
-        Args:
-            by: the strategy that makes the change.
-            train_program: a program with an optimizer; the present one stays where None.
-            eval_program: the present one stays where None.
-            train_fetch_list: what is watched in training from now on; as before where None.
-            note: what the strategy will want to know to make the change again.
-
-        Raises:
-            GraphError: a program lacks what is fed or fetched; nothing is changed then.
-        """
-        train = self.train_program if train_program is None else _program(train_program, 'train_program')
-        evaluated = self.eval_program if eval_program is None else _program(eval_program, 'eval_program')
-        fetches = self.train_fetch_list if train_fetch_list is None else train_fetch_list
-        watched = named_variables(fetches, train, 'train_fetch_list')
-        named_variables(self.train_feed_list, train, 'train_feed_list')
-        named_variables([*self.eval_feed_list, *self.eval_fetch_list], evaluated, 'the evaluation lists')
-        self.train_program, self.eval_program, self.train_fetch_list = train, evaluated, watched
-        if self.replayed is None:
-            self.journal.append(JournalEntry(by.name, self.epoch_id, dict(note or {})))
-            self.generation += 1
-
-    def minimize(
-        self, program: Any, optimizer: OptimizerSource | OptimizerLike | None = None, loss: Any = None
-    ) -> None:
-        """Let a program without optimizer train; edits it in place and initializes the optimizer's state alone.
-
-        Args:
-            program: such as :meth:`forward_program` returns.
-            optimizer: :attr:`train_optimizer` where None.
-            loss: variable to minimize; the fetch called ``loss`` where None.
-
-        Raises:
-            ConfigError: there is no optimizer, or nothing is called ``loss``.
-            GraphError: the program trains already.
-            UnsupportedOpError: Paddle cannot build the optimizer on this IR.
-        """
-        given = optimizer if optimizer is not None else self.train_optimizer
-        if given is None:
-            raise ConfigError('a program is to be trained, and there is no train_optimizer')
-        source = given if isinstance(given, OptimizerSource) else OptimizerSource(given, 'optimizer')
-        name = self.loss_name() if loss is None else GraphWrapper(program).var(loss).name()
-        # The same in every run of a job: strategies write one entry for each program that they rebuild.
-        done = self._replays if self.replayed is not None else len(self.journal)
-        attach_optimizer(program, name, source, self.executor, self.scope, f'compress{done}_', self.ranks)
-
-    def loss_name(self) -> str:
-        """Return the variable that ``train_optimizer`` minimizes.
-
-        Raises:
-            ConfigError: nothing in ``train_fetch_list`` is called as :attr:`loss` says.
-        """
-        table = dict(self.train_fetch_list)
-        if self.loss not in table:
-            raise ConfigError(
-                f'train_fetch_list has no {self.loss!r}, which the optimizer is to minimize; it has {list(table)}'
-                f'{nearest_names(self.loss, table)}'
-            )
-        return table[self.loss]
-
-    def forward_program(self) -> Any:
-        """Return a copy of the training program without backward pass and optimizer, to build another one upon."""
-        return forward_program(self.train_program)
-
     def evaluates(self) -> bool:
         """Tell whether there is a reader or a function to evaluate by."""
         return self.eval_reader is not None or bool(self.eval_func)
-
-    def is_trained(self) -> bool:
-        """Tell whether the training program has an optimizer."""
-        return is_trained(self.train_program)
-
-    def learning_rate(self) -> float | None:
-        """Return the rate of the training program's schedule, or None where the rate is constant."""
-        schedule = getattr(self.train_program, 'lr_scheduler', None)
-        return float(schedule()) if schedule is not None else None
 
     def replay(self, entries: Sequence[JournalEntry], strategies: Mapping[str, Strategy]) -> None:
         """Make the changes of a journal again; for the compressor.
@@ -360,25 +244,3 @@ class Context:
         self.train_results = {name: list(values) for name, values in state['train_results'].items()}
         self.skip_training, self.generation = bool(state['skip_training']), int(state['generation'])
         self._kept = dict(state['kept'])
-
-
-def _program(given: Any, role: str) -> Any:
-    if given is None:
-        raise ConfigError(f'{role} is missing')
-    program = given.program if isinstance(given, GraphWrapper) else given
-    GraphWrapper(program)
-    return program
-
-
-def _functions(given: EvalFunction | Mapping[str, EvalFunction] | None) -> dict[str, EvalFunction]:
-    if given is None:
-        return {}
-    table = dict(given) if isinstance(given, Mapping) else {getattr(given, '__name__', 'metric'): given}
-    odd = [name for name, function in table.items() if not callable(function)]
-    if odd:
-        raise ConfigError(f'eval_func {odd[0]!r} is no function of (program, scope)')
-    return table
-
-
-def _source(given: OptimizerLike | None, role: str, clip: Any, amp: Mapping[str, Any] | None) -> OptimizerSource | None:
-    return OptimizerSource(given, role, clip=clip, amp=amp) if given is not None else None

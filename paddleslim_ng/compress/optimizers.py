@@ -15,7 +15,7 @@ from paddleslim_ng.distributed import Ranks, distribute
 from paddleslim_ng.distributed.synchronize import unreduced_parameters
 from paddleslim_ng.errors import ConfigError, GraphError, UnsupportedOpError
 
-__all__ = ['OptimizerLike', 'OptimizerSource', 'attach_optimizer', 'is_trained']
+__all__ = ['OptimizerLike', 'OptimizerSource', 'attach_optimizer', 'is_trained', 'optimizer_source']
 
 OptimizerLike = Union[Callable[[], Any], Any]
 
@@ -70,6 +70,13 @@ class OptimizerSource:
         if self.clip is not None and getattr(made, '_grad_clip', None) is None:
             made._grad_clip = self.clip
         return made
+
+
+def optimizer_source(
+    given: OptimizerLike | None, role: str, clip: Any, amp: Mapping[str, Any] | None
+) -> OptimizerSource | None:
+    """Return the source of an optimizer that may not be given."""
+    return OptimizerSource(given, role, clip=clip, amp=amp) if given is not None else None
 
 
 def is_trained(program: Any) -> bool:

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from paddleslim_ng.compress.best_so_far import BestSoFar
 from paddleslim_ng.compress.context import Context
-from paddleslim_ng.compress.evaluation import WeightedMeans, check_finite
 from paddleslim_ng.compress.global_generators import GlobalGenerators
 from paddleslim_ng.compress.readers import Feed, batch_size_of
 from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
 from paddleslim_ng.compress.training_log import TrainingLog, format_table
+from paddleslim_ng.compress.weighted_means import WeightedMeans, check_finite
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.prune_io import save_model
 
