@@ -50,6 +50,7 @@ def test_stale_file_is_an_error_that_says_what_changed(
     tmp_path: Path, identity: tuple[str, str, str], word: str
 ) -> None:
     path = tmp_path / 's.json'
+    SensitivityFile.resume(path, 'h', 'l1_norm')  # of a process that was killed before it had measured anything
     SensitivityFile.resume(path, 'f', 'l1_norm').add('w', 0.1, 0.0)
     before = path.read_bytes()
     with pytest.raises(CheckpointError, match=f'stale: the {word}.*delete'):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,15 +95,15 @@ def sensitivity(
     )
     todo = [pair for pair in request.pairs() if pair[1] not in state.sensitivities.get(pair[0], {})]
     if todo:
-        if evaluator is not None:
-            evaluation: Evaluation = evaluator.start(program, scope, place)
-        else:
-            evaluation = FunctionEvaluation(program, scope, place, eval_func, eval_args or ())  # type: ignore[arg-type]
-        analysis = _Analysis(program, place, criterion, session, evaluation, state, always_cut)
-        try:
+        with ExitStack() as stack:
+            stack.callback(state.remove_if_empty)
+            if evaluator is not None:
+                evaluation: Evaluation = evaluator.start(program, scope, place)
+            else:
+                evaluation = FunctionEvaluation(program, scope, place, eval_func, eval_args or ())  # type: ignore[arg-type]
+            stack.callback(evaluation.close)
+            analysis = _Analysis(program, place, criterion, session, evaluation, state, always_cut)
             analysis.run(todo, progress)
-        finally:
-            evaluation.close()
     return {name: dict(sorted(state.sensitivities.get(name, {}).items())) for name in request.parameters}
 
 

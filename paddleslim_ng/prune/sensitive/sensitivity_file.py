@@ -44,9 +44,16 @@ class SensitivityFile:
     baseline: float | None = None
     sensitivities: Sensitivities = field(default_factory=dict)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been measured yet."""
+        return self.baseline is None and not self.sensitivities
+
     @classmethod
     def resume(cls, path: Source | None, fingerprint: str, criterion: str, evaluation: str = '') -> SensitivityFile:
         """Continue the analysis in ``path``, or start one there; the file is written, to find out now if it cannot be.
+
+        A file without any measurement, of a process that was killed before the first, belongs to nothing.
 
         Raises:
             CheckpointError: the file belongs to another program, other weights, criterion or evaluation, is
@@ -57,8 +64,10 @@ class SensitivityFile:
             return fresh
         state = fresh
         if fresh.path.exists():
-            state = _read(fresh.path)
-            fresh._refuse_other(state)
+            found = _read(fresh.path)
+            if not found.empty:
+                fresh._refuse_other(found)
+                state = found
         state.save()
         return state
 
@@ -83,6 +92,11 @@ class SensitivityFile:
         """Record one evaluation and save."""
         self.sensitivities.setdefault(parameter, {})[ratio] = loss
         self.save()
+
+    def remove_if_empty(self) -> None:
+        """Take the file away again where not even the baseline could be measured: it would say nothing."""
+        if self.path is not None and self.empty:
+            self.path.unlink(missing_ok=True)
 
     def save(self) -> None:
         """Replace the file by the present state, atomically.
