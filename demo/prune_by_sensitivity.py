@@ -164,18 +164,6 @@ def lite_table(job: Job, models: Sequence[slim.deploy.LiteModel]) -> ReportTable
     return ReportTable('Files of Paddle Lite', head, rows, notes=notes)
 
 
-def latency_table(measured: slim.deploy.Measurement) -> ReportTable:
-    rows = []
-    for row in measured.rows:
-        figure = row.latency
-        times = [f'{figure.median:.3f}', f'{figure.p10:.3f} to {figure.p90:.3f}'] if figure else ['', '']
-        memory = '' if row.memory_mb is None else f'{row.memory_mb:.1f}'
-        rows.append([row.model, row.title, *times, memory, row.note])
-    head = ['model', 'engine', 'median, ms', 'p10 to p90', 'memory, MB', 'note']
-    text = f'One image, {measured.threads} thread, {measured.repeats} runs of each model on each engine, turn by turn.'
-    return ReportTable('Latency', head, rows, text, measured.verdict)
-
-
 def figures(
     label: str, program: Any, correct: float, saved: slim.runtime.SavedModel | None, latency: Any
 ) -> ModelFigures:
@@ -254,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         sensitivities=curves,
         loss=options.loss,
         ratios=ratios,
-        tables=[lite_table(job, [*dense_lite, *pruned_lite]), latency_table(measured)],
+        tables=[lite_table(job, [*dense_lite, *pruned_lite]), measured.report_table()],
         notes=str(pruner.report).splitlines(),
         environment={
             'Paddle': f'{paddle.__version__}, {ir} programs',

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paddleslim_ng.analysis import Report, ReportTable
+    from paddleslim_ng.analysis import Report
     from paddleslim_ng.analysis.flops import LayerCost
     from paddleslim_ng.deploy import Measurement
     from paddleslim_ng.prune import PruneReport
@@ -179,7 +179,7 @@ class Pruned:
             self.sensitivities,
             self.loss,
             self.ratios,
-            [_latencies(self.measured)] if self.measured else [],
+            [self.measured.report_table()] if self.measured else [],
             [*agreement, *self.all_notes],
             {'Paddle': paddle.__version__, 'paddleslim-ng': __version__},
         )
@@ -187,15 +187,3 @@ class Pruned:
 
 def _number(value: float) -> str:
     return f'{value:.4f}' if isinstance(value, float) else f'{value:,}'
-
-
-def _latencies(measured: Measurement) -> ReportTable:
-    from paddleslim_ng.analysis import ReportTable
-
-    rows = []
-    for row in measured.rows:
-        figure = row.latency
-        times = [f'{figure.median:.3f}', f'{figure.p10:.3f} to {figure.p90:.3f}'] if figure else ['', '']
-        rows.append([row.model, row.title, *times, row.note])
-    text = f'{measured.repeats} runs of each model on each engine, turn by turn; threads: {measured.threads}.'
-    return ReportTable('Latency', ['model', 'engine', 'median, ms', 'p10 to p90', 'note'], rows, text, measured.verdict)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paddleslim_ng.analysis import ReportTable
 from paddleslim_ng.deploy.engine_row import EngineRow
 from paddleslim_ng.deploy.engines import ENGINES, Engine, cpu_flags, obstacle, remark
 from paddleslim_ng.deploy.kernel_count import KernelCount
@@ -25,7 +26,7 @@ from paddleslim_ng.deploy.measured_processes import (
     start_processes,
 )
 from paddleslim_ng.deploy.model_source import saved_files
-from paddleslim_ng.deploy.verdict import table, verdict
+from paddleslim_ng.deploy.verdict import HEAD, cells, table, verdict
 from paddleslim_ng.deploy.verification import compare_outputs
 from paddleslim_ng.errors import ConfigError, DeployError, nearest_names
 from paddleslim_ng.runtime.latency import Latency, feed_process, take_turns
@@ -64,6 +65,15 @@ class Measurement:
     def verdict(self) -> list[str]:
         """What the figures mean, one sentence per entry."""
         return verdict(self.rows, self.baseline)
+
+    def report_table(self, title: str = 'Latency') -> ReportTable:
+        """Return the figures and the verdict as a section of a report.
+
+        Args:
+            title: its heading.
+        """
+        text = f'{self.repeats} runs of each model on each engine, turn by turn; threads: {self.threads}.'
+        return ReportTable(title, HEAD, cells(self.rows, self.baseline), text, self.verdict)
 
     def row(self, model: str, engine: str) -> EngineRow:
         """Return the row of one model and engine.

@@ -11,7 +11,10 @@ from paddleslim_ng.deploy.engines import ENGINES
 from paddleslim_ng.deploy.quantized_verdict import about_quantization
 from paddleslim_ng.runtime.latency import Latency
 
-__all__ = ['MARGIN', 'Comparison', 'EngineRow', 'compare', 'table', 'verdict']
+__all__ = ['HEAD', 'MARGIN', 'Comparison', 'EngineRow', 'cells', 'compare', 'table', 'verdict']
+
+#: Columns of the table of figures.
+HEAD = ('model', 'engine', 'median ms', 'p10', 'p90', 'memory MB', 'speed', 'difference', 'note')
 
 #: Fraction below which a difference is called none, however small the spread: two processes of one and the same small
 #: model differ by almost that much through the placement of their memory alone.
@@ -59,16 +62,20 @@ def compare(before: Latency, after: Latency) -> Comparison:
     return Comparison(ratio, 'faster' if ratio > 1 else 'slower')
 
 
-def table(rows: Sequence[EngineRow], baseline: str | None = None) -> str:
-    """Return the figures as text, one line per row, with the speed relative to ``baseline``.
+def cells(rows: Sequence[EngineRow], baseline: str | None = None) -> list[list[str]]:
+    """Return the figures as texts, a list per row, under :data:`HEAD`, with the speed relative to ``baseline``.
 
     That is the speed on the same engine, or for int8, where that has none, on oneDNN in float.
     """
-    head = ['model', 'engine', 'median ms', 'p10', 'p90', 'memory MB', 'speed', 'difference', 'note']
-    cells = [head, *(_cells(row, counterpart(rows, baseline, row.engine)) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return [_cells(row, counterpart(rows, baseline, row.engine)) for row in rows]
+
+
+def table(rows: Sequence[EngineRow], baseline: str | None = None) -> str:
+    """Return :func:`cells` as aligned text, one line per row."""
+    every = [list(HEAD), *cells(rows, baseline)]
+    widths = [max(len(line[column]) for line in every) for column in range(len(HEAD))]
     lines = []
-    for line in cells:
+    for line in every:
         texts = [line[0].ljust(widths[0]), line[1].ljust(widths[1])]
         texts += [text.rjust(width) for text, width in zip(line[2:-1], widths[2:-1])]
         lines.append('  '.join([*texts, line[-1]]).rstrip())
