@@ -10,9 +10,18 @@ FILES: dict[str, tuple[str, str]] = {
     'text at the top': ('prune #!\n', 'must be a mapping of sections, not text'),
     'null at the top': ('~ #!\n', 'must be a mapping of sections, not nothing'),
     'tab': ('version: 1.0\ncompressor:\n\tepoch: 3 #!\n', 'a tab: YAML is indented with spaces'),
-    'unclosed bracket': ('version: 1.0\ncompressor: {epoch: 3\nx: 1 #!\n', 'no YAML'),
-    'unclosed quote': ("version: 1.0\ncompressor: {init_model: 'a}\n\n\n", 'no YAML'),
-    'colon in a value': ('version: 1.0\ncompressor: epoch: 3 #!\n', 'mapping values are not allowed here'),
+    'unclosed bracket': (
+        'version: 1.0\ncompressor: {epoch: 3\nx: 1 #!\n',
+        'while parsing a flow mapping, which begins in line 2',
+    ),
+    'unclosed quote': (
+        "version: 1.0\ncompressor: {init_model: 'a} #!\n\n\n",
+        'no YAML: the quote that begins here does not end',
+    ),
+    'colon in a value': (
+        'version: 1.0\ncompressor: epoch: 3 #!\n',
+        'a value with a colon and a space is written in quotes',
+    ),
     'undefined alias': ('version: 1.0\ncompressor: *settings #!\n', "undefined alias 'settings'"),
     'two documents': ('version: 1.0\n--- #!\nversion: 1.0\n', 'a second document begins'),
     'control character': ('version: 1.0\ncompressor: {init_model: "\x07"} #!\n', 'the character 0x7 is not allowed'),
@@ -44,10 +53,21 @@ FILES: dict[str, tuple[str, str]] = {
     ),
     'too deep': (f'version: {"[" * 3000}{"]" * 3000} #!\n', 'is nested too deeply'),
     'no version': ('compressor: {epoch: 1} #!\n', 'version is missing: write version: 1.0'),
-    'other version': ('version: 2.0 #!\ncompressor: {epoch: 1}\n', 'must be 1.0, not 2.0'),
-    'boolean version': ('version: true #!\ncompressor: {epoch: 1}\n', 'must be 1.0, not True'),
+    'other version': ('version: 2.0 #!\ncompressor: {epoch: 1}\n', 'is 2.0, and this release reads 1.0'),
+    'boolean version': ('version: true #!\ncompressor: {epoch: 1}\n', 'is true, and this release reads 1.0'),
     'no compressor': ('version: 1.0 #!\nstrategies: {}\n', 'the section compressor is missing'),
-    'section is a list': ('version: 1.0\nstrategies: [a] #!\ncompressor: {epoch: 1}\n', "must be a mapping, not ['a']"),
+    'section is a list': (
+        'version: 1.0\npruners: [a] #!\ncompressor: {epoch: 1}\n',
+        "must be a mapping of instances, name: {class: ...}, not ['a']",
+    ),
+    'strategies one level up': (
+        'version: 1.0\ncompressor: {epoch: 1}\nstrategies: #!\n  - prune\n',
+        "not ['prune']; those that run are listed in compressor.strategies",
+    ),
+    'compressor is a list': (
+        'version: 1.0\ncompressor: [{epoch: 1}] #!\n',
+        "compressor: must be a mapping of settings, not [{'epoch': 1}]",
+    ),
     'unknown section': ('version: 1.0\nstrategys: {} #!\ncompressor: {epoch: 1}\n', "did you mean 'strategies'"),
     'section of other tools': ('version: 1.0\nmodel: {} #!\ncompressor: {epoch: 1}\n', 'unknown section'),
     'missing include': ('version: 1.0\ninclude: nowhere.yaml #!\ncompressor: {epoch: 1}\n', 'there is no file'),
@@ -68,7 +88,7 @@ strategies:
 ENTRIES: dict[str, tuple[str, str]] = {
     'entry is no mapping': (
         '  prune: UniformPruneStrategy #!\ncompressor: {strategies: []}',
-        'must be a mapping with a',
+        'must be a mapping with a class, such as {class: UniformPruneStrategy}, not',
     ),
     'no class': ('  prune: {target_ratio: 0.5} #!\ncompressor: {strategies: []}', 'class is missing'),
     'class is a number': ('  prune: {class: 3} #!\ncompressor: {strategies: []}', 'must be the name of a class, not 3'),
@@ -110,11 +130,11 @@ ENTRIES: dict[str, tuple[str, str]] = {
     ),
     'boolean for a number': (
         '  prune:\n    class: UniformPruneStrategy\n    round_to: yes #!\ncompressor: {strategies: []}',
-        'must be a whole number, not True',
+        'must be a whole number, not true',
     ),
     'null where a value is needed': (
         '  prune:\n    class: UniformPruneStrategy\n    round_to: #!\ncompressor: {strategies: []}',
-        'must be a whole number, not None',
+        'must be a whole number, not nothing',
     ),
     'ratio above one': (
         '  prune:\n    class: UniformPruneStrategy\n    target_ratio: 1.5 #!\ncompressor: {strategies: []}',
@@ -157,15 +177,15 @@ ENTRIES: dict[str, tuple[str, str]] = {
     'no floor': ('  p: {class: GreedyPruneStrategy} #!\ncompressor: {strategies: []}', 'give accuracy_floor'),
     'pattern as seconds': (
         '  p:\n    class: UnstructuredPruneStrategy\n    pattern: 2:4 #!\ncompressor: {strategies: []}',
-        'must be text, not 124: write it in quotes',
+        'without quotes, YAML reads 2:4 as the number 124',
     ),
     'pattern upside down': (
         "  p:\n    class: UnstructuredPruneStrategy\n    pattern: '4:2' #!\ncompressor: {strategies: []}",
-        'is N:M, such as 2:4',
+        'is N:M with 0 < N < M in quotes',
     ),
     'block of three': (
         '  p:\n    class: UnstructuredPruneStrategy\n    sparse_block: [2, 2, 2] #!\ncompressor: {strategies: []}',
-        'must be a list of at most 2',
+        'must be a list of at most 2 entries, not [2, 2, 2]',
     ),
     'steps too short': (
         '  p:\n    class: GMPStrategy\n    pruning_iterations: 50\n    pruning_steps: 10 #!\n'
@@ -215,7 +235,7 @@ ENTRIES: dict[str, tuple[str, str]] = {
     ),
     'no distillers': (
         '  d: {class: DistillationStrategy, distillers: []} #!\ncompressor: {strategies: []}',
-        'must be a list of at least 1, not []',
+        'must be a list of at least 1 entry, not []',
     ),
     'missing key': ('  d: {class: DistillationStrategy} #!\ncompressor: {strategies: []}', 'distillers: is missing'),
     'wrong teacher': (
@@ -245,7 +265,7 @@ ENTRIES: dict[str, tuple[str, str]] = {
     'two names of the weight': (
         'distillers:\n  l2:\n    class: L2Distiller\n    weight: 1\n    distillation_loss_weight: 2 #!\n'
         'compressor: {strategies: []}',
-        'unknown key',
+        'is another name of weight, which is given, too',
     ),
     'unknown criterion': (
         'pruners:\n  p:\n    class: StructurePruner\n    criterions:\n      "*": l1 #!\ncompressor: {strategies: []}',
@@ -369,7 +389,7 @@ ACT: dict[str, tuple[str, str]] = {
     'search without quantization': ('HyperParameterOptimization: #!\n', 'add that section'),
     'two quantizations': (
         'QuantAware:\nQuantPost: #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
-        'QuantPost: excludes QuantAware',
+        'QuantPost: excludes QuantAware: keep one of the two',
     ),
     'two prunings': (
         'ChannelPrune: {pruned_ratio: 0.5}\nASPPrune: #!\nDistillation:\nTrainConfig: {epochs: 1}\n',

@@ -13,8 +13,7 @@ from paddleslim_ng.compress.configuration.configuration import SavedModel
 from paddleslim_ng.compress.configuration.document import Document
 from paddleslim_ng.compress.configuration.problems import ConfigurationError, KeyPath, Problem, Problems
 from paddleslim_ng.compress.configuration.registry import SECTIONS
-from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
-from paddleslim_ng.errors import nearest_names
+from paddleslim_ng.compress.configuration.validation import check_model, one_of, shown, without_none
 
 __all__ = ['ACT_SECTIONS', 'Translation', 'translate_act']
 
@@ -101,8 +100,7 @@ def _check_names(document: Document, problems: Problems) -> None:
             problems.add(place, (name,), _REFUSED[name])
         elif name not in (*ACT_SECTIONS, 'version', 'include'):
             known = [section for section in ACT_SECTIONS if section not in _REFUSED]
-            listed = nearest_names(name, known) or f'; known: {", ".join(known)}'
-            message = f'unknown section beside those of PaddleSlim{listed}'
+            message = f'unknown section beside those of PaddleSlim{one_of(name, known)}'
             if name in (*SECTIONS, 'compressor'):
                 first = next(section for section in document.data if section in ACT_SECTIONS)
                 message = f"cannot stand beside {first}: the sections of PaddleSlim's files make a file of their own"
@@ -137,16 +135,16 @@ def _check_combination(sections: Mapping[str, Any], document: Document, problems
         if not teaching:
             refuse(name, 'trains, and its loss is the difference from a teacher: add the section Distillation')
     if len(teaching) > 1:
-        refuse(teaching[1], f'excludes {teaching[0]}')
+        refuse(teaching[1], f'excludes {teaching[0]}: keep one of the two')
     if (trained or teaching) and 'TrainConfig' not in given:
         refuse((trained or teaching)[0], 'trains: add the section TrainConfig with epochs or train_iter')
     if 'HyperParameterOptimization' in given and 'QuantPost' not in given:
         refuse('HyperParameterOptimization', 'searches the settings of QuantPost: add that section')
     if 'QuantPost' in given and 'QuantAware' in given:
-        refuse('QuantPost', 'excludes QuantAware')
+        refuse('QuantPost', 'excludes QuantAware: keep one of the two')
     pruning = [name for name in trained if name != 'QuantAware']
     if len(pruning) > 1:
-        refuse(pruning[1], f'excludes {pruning[0]}')
+        refuse(pruning[1], f'excludes {pruning[0]}: keep one of the two')
     if not [name for name in given if name != 'TrainConfig']:
         problems.add(document.place_of(()), (), 'no section says how to compress: add one such as QuantAware')
     train = sections.get('TrainConfig')

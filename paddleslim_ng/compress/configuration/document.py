@@ -20,6 +20,7 @@ _PREFIX = 'tag:yaml.org,2002:'
 _SCALARS = frozenset(_PREFIX + name for name in ('null', 'bool', 'int', 'float', 'str', 'timestamp'))
 _COLLECTIONS = frozenset({_PREFIX + 'seq', _PREFIX + 'map'})
 _MERGE = _PREFIX + 'merge'
+_ENDLESS = 'unexpected end of stream'
 # More values than any configuration has: aliases of aliases can make billions out of a few lines.
 _MOST_VALUES = 100_000
 
@@ -110,7 +111,7 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = _mark_of(error)
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         raise ConfigurationError.at(place, _explained(error)) from error
     except yaml.reader.ReaderError as error:
@@ -121,13 +122,29 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         raise ConfigurationError.at(Place(file, 1, 1), 'is nested too deeply to be read') from error
 
 
+def _mark_of(error: yaml.MarkedYAMLError) -> Any:
+    """Return where an error is: of what does not end, where it begins."""
+    if _ENDLESS in str(error.problem) and error.context_mark is not None:
+        return error.context_mark
+    return error.problem_mark or error.context_mark
+
+
 def _explained(error: yaml.MarkedYAMLError) -> str:
     problem = str(error.problem or error.context)
     if "'\\t'" in problem:
         return 'a tab: YAML is indented with spaces'
     if 'expected a single document' in str(error.context):
         return 'a second document begins: a configuration is one document'
+    if _ENDLESS in problem and 'quoted' in str(error.context):
+        return 'no YAML: the quote that begins here does not end'
+    if 'mapping values are not allowed' in problem:
+        return (
+            f'no YAML: {problem}; a value with a colon and a space is written in quotes, and a key in a line of its own'
+        )
     context = f' {error.context}' if error.context and error.context != problem else ''
+    if context and error.context_mark is not None and error.problem_mark is not None:
+        began = error.context_mark.line
+        context += f', which begins in line {began + 1}' if began != error.problem_mark.line else ''
     return f'no YAML: {problem}{context}'
 
 

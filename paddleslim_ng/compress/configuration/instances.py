@@ -17,8 +17,8 @@ from paddleslim_ng.compress.configuration.registry import (
     split_target,
 )
 from paddleslim_ng.compress.configuration.signatures import accepts_text, options_of
-from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
-from paddleslim_ng.errors import ConfigError, nearest_names
+from paddleslim_ng.compress.configuration.validation import check_model, one_of, shown, without_none
+from paddleslim_ng.errors import ConfigError
 
 __all__ = ['Instances']
 
@@ -58,9 +58,8 @@ class Instances:
         homes = self._homes.get(name, []) if isinstance(name, str) else []
         if homes:
             return f'{name!r} is an instance of {homes[0]}, where one of {section} is wanted'
-        listed = f'; known: {", ".join(known)}' if known else f': the section {section} is empty'
-        near = nearest_names(name, known) if isinstance(name, str) else ''
-        return f'there is no instance {shown(name)} in {section}{near}{listed}'
+        listed = one_of(str(name), known) or f': the section {section} is empty'
+        return f'there is no instance {shown(name)} in {section}{listed}'
 
     def unused(self, strategies: Iterable[str]) -> list[Problem]:
         """Return notes on the instances that no strategy of a list needs."""
@@ -99,7 +98,8 @@ class Instances:
             self._note(path, f'the name {name!r} is taken by an instance of {self._homes[name][0]}')
             return
         if not isinstance(value, dict):
-            self._note(path, f'must be a mapping with a {_CLASS}, not {shown(value)}')
+            example = f', such as {{{_CLASS}: {value}}}' if isinstance(value, str) else ''
+            self._note(path, f'must be a mapping with a {_CLASS}{example}, not {shown(value)}')
             return
         class_name = value.get(_CLASS)
         if not isinstance(class_name, str) or not class_name:

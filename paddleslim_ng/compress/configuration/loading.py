@@ -16,13 +16,14 @@ from paddleslim_ng.compress.configuration.instances import Instances
 from paddleslim_ng.compress.configuration.problems import ConfigurationError, Place, Problems
 from paddleslim_ng.compress.configuration.registry import SECTIONS, Registry
 from paddleslim_ng.compress.configuration.timing import check_times
-from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
+from paddleslim_ng.compress.configuration.validation import check_model, one_of, shown, without_none
 from paddleslim_ng.errors import nearest_names
 
 __all__ = ['VERSION', 'load_config']
 
 VERSION = '1.0'
 _COMPRESSOR = 'compressor'
+_STRATEGIES = 'strategies'
 _TOP = ('version', INCLUDE, *SECTIONS, _COMPRESSOR)
 _Source = Union[str, 'os.PathLike[str]', Mapping[str, Any]]
 _MaybeRegistry = Optional[Registry]
@@ -91,15 +92,24 @@ def _check_top(document: Document, problems: Problems) -> None:
             problems.add(
                 document.place_of((name,)),
                 (name,),
-                f'unknown section{nearest_names(name, (*_TOP, *ACT_SECTIONS)) or "; known: " + ", ".join(_TOP)}',
+                f'unknown section{nearest_names(name, (*_TOP, *ACT_SECTIONS)) or one_of(name, _TOP)}',
             )
         elif name in (*SECTIONS, _COMPRESSOR) and value is not None and not isinstance(value, dict):
-            problems.add(document.place_of((name,)), (name,), f'must be a mapping, not {shown(value)}')
+            problems.add(document.place_of((name,)), (name,), _no_mapping(name, value))
     version = document.data.get('version')
     if version is None:
         problems.add(document.place_of(()), (), f'version is missing: write version: {VERSION}')
     elif isinstance(version, bool) or str(version) not in (VERSION, '1'):
-        problems.add(document.place_of(('version',)), ('version',), f'must be {VERSION}, not {shown(version)}')
+        problems.add(
+            document.place_of(('version',)), ('version',), f'is {shown(version)}, and this release reads {VERSION}'
+        )
+
+
+def _no_mapping(section: str, value: Any) -> str:
+    wanted = 'settings' if section == _COMPRESSOR else 'instances, name: {class: ...}'
+    listed = section == _STRATEGIES and isinstance(value, list)
+    hint = f'; those that run are listed in {_COMPRESSOR}.{_STRATEGIES}' if listed else ''
+    return f'must be a mapping of {wanted}, not {shown(value)}{hint}'
 
 
 def _compressor(document: Document, instances: Instances, problems: Problems) -> CompressorSettings | None:
@@ -111,15 +121,15 @@ def _compressor(document: Document, instances: Instances, problems: Problems) ->
     settings = check_model(CompressorSettings, without_none(given), document, (_COMPRESSOR,), problems)
     if not isinstance(settings, CompressorSettings):
         return None
-    known = instances.names('strategies')
+    known = instances.names(_STRATEGIES)
     for number, name in enumerate(settings.strategies):
         if name not in known:
-            path = (_COMPRESSOR, 'strategies', number)
-            problems.add(document.place_of(path), path, instances.unknown(name, 'strategies'))
-    if known and 'strategies' not in given:
+            path = (_COMPRESSOR, _STRATEGIES, number)
+            problems.add(document.place_of(path), path, instances.unknown(name, _STRATEGIES))
+    if known and _STRATEGIES not in given:
         problems.add(
             document.place_of((_COMPRESSOR,)),
-            (_COMPRESSOR, 'strategies'),
+            (_COMPRESSOR, _STRATEGIES),
             f'is missing, and nothing would run: list some of {", ".join(known)}',
         )
     return settings

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from paddleslim_ng.compress.configuration.builtin_classes import BUILTIN, PLANNED, SECTIONS
 from paddleslim_ng.compress.configuration.signatures import options_of
+from paddleslim_ng.compress.configuration.validation import one_of
 from paddleslim_ng.errors import ConfigError, nearest_names
 
 __all__ = ['SECTIONS', 'PluginClass', 'Registry', 'import_target', 'split_target']
@@ -114,11 +115,9 @@ class Registry:
         if name in PLANNED:
             raise ConfigError(f'{name!r} is not available: {PLANNED[name]}')
         known = sorted(self._classes[section])
-        listed = f'; known: {", ".join(known)}' if known else f'; {section} has no classes of its own'
-        raise ConfigError(
-            f'unknown class {name!r}{nearest_names(name, known)}{listed}; a class of your own is named by its path, '
-            'such as my_package.my_module.MyClass'
-        )
+        listed = one_of(name, known) or f'; {section} has no classes of its own'
+        own = '' if listed.endswith('?') else '; a class of your own is named by its path, such as my_module.MyClass'
+        raise ConfigError(f'unknown class {name!r}{listed}{own}')
 
 
 def split_target(path: str) -> tuple[str, str]:

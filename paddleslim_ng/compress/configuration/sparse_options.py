@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Optional
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from paddleslim_ng.compress.configuration.strategy_options import StrategyOptions
 from paddleslim_ng.compress.configuration.values import (
@@ -23,16 +23,20 @@ from paddleslim_ng.compress.configuration.values import (
 __all__ = ['GMPOptions', 'SparseOptions', 'UnstructuredPruneOptions']
 
 
-def _check_n_of_m(text: str) -> str:
-    kept, colon, of = text.partition(':')
+def _check_n_of_m(given: Any) -> Any:
+    if given is None:
+        return None
+    kept, colon, of = given.partition(':') if isinstance(given, str) else ('', '', '')
     if not (colon and kept.isdecimal() and of.isdecimal() and 0 < int(kept) < int(of)):
-        raise ValueError('is N:M, such as 2:4, with 0 < N < M, in quotes because YAML reads 2:4 as a number of seconds')
-    return text
+        raise ValueError(
+            "is N:M with 0 < N < M in quotes, such as '2:4'; without quotes, YAML reads 2:4 as the number 124"
+        )
+    return given
 
 
 _Block = Annotated[list[Count], Field(min_length=2, max_length=2)]
 _ParamsType = Optional[Literal['conv1x1_only']]
-_MaybeNofM = Optional[Annotated[str, AfterValidator(_check_n_of_m)]]
+_MaybeNofM = Annotated[Optional[str], BeforeValidator(_check_n_of_m)]
 _MaybeEpoch = Optional[Epoch]
 # Of CubicSteps.
 _LEAST_PERIOD = 10

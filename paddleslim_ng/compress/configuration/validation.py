@@ -14,7 +14,7 @@ from paddleslim_ng.compress.configuration.problems import KeyPath, Problems
 from paddleslim_ng.compress.configuration.values import FieldError
 from paddleslim_ng.errors import nearest_names
 
-__all__ = ['check_model', 'keys_of', 'other_names', 'shown', 'without_none']
+__all__ = ['check_model', 'keys_of', 'one_of', 'other_names', 'shown', 'without_none']
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
 # What a value had to be, by the kind of pydantic's error.
@@ -40,8 +40,8 @@ _RANGES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     'less_than': lambda ctx: f'below {_plain(ctx["lt"])}',
     'less_than_equal': lambda ctx: f'at most {_plain(ctx["le"])}',
     'string_too_short': lambda ctx: 'text that is not empty',
-    'too_short': lambda ctx: f'a list of at least {ctx["min_length"]}',
-    'too_long': lambda ctx: f'a list of at most {ctx["max_length"]}',
+    'too_short': lambda ctx: f'a list of at least {_entries(ctx["min_length"])}',
+    'too_long': lambda ctx: f'a list of at most {_entries(ctx["max_length"])}',
     'literal_error': lambda ctx: _choice(ctx['expected'].replace(' or ', ', ')),
 }
 
@@ -82,9 +82,16 @@ def other_names(model: type[BaseModel]) -> list[tuple[str, str]]:
 
 
 def shown(value: Any) -> str:
-    """Return a value for a message, cut where it is long."""
+    """Return a value for a message as YAML has it, cut where it is long."""
+    if value is None or isinstance(value, bool):
+        return 'nothing' if value is None else str(value).lower()
     text = repr(value) if not isinstance(value, dict) else 'a mapping'
     return text if len(text) <= 60 else text[:57] + '...'
+
+
+def one_of(name: str, known: Sequence[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known ones, or all of them."""
+    return nearest_names(name, known) or (f'; known: {", ".join(known)}' if known else '')
 
 
 def without_none(value: Any) -> Any:
@@ -159,16 +166,13 @@ def _note(
     first = group[0]
     whole = (*path, *first.path)
     if first.kind == 'extra_forbidden':
-        known = _known_keys(model, first.path, data)
-        message = f'unknown key{nearest_names(str(whole[-1]), known)}'
-        message += '' if 'did you mean' in message else f'; known: {", ".join(known)}' if known else ''
-        problems.add(document.place_of(whole), whole, message)
+        problems.add(document.place_of(whole), whole, _unknown_key(str(whole[-1]), _models_at(model, first.path, data)))
     elif first.kind in ('missing', 'union_tag_not_found'):
         problems.add(document.place_of(whole[:-1]), whole, 'is missing')
     elif first.kind == 'union_tag_invalid':
         known = [name.strip("' ") for name in first.context['expected_tags'].split(',')]
-        message = f'unknown type {shown(first.context["tag"])}{nearest_names(str(first.context["tag"]), known)}'
-        problems.add(document.place_of(whole), whole, f'{message}; known: {", ".join(known)}')
+        message = f'unknown type {shown(first.context["tag"])}{one_of(str(first.context["tag"]), known)}'
+        problems.add(document.place_of(whole), whole, message)
     else:
         problems.add(document.place_of(whole), whole, _message(group))
 
@@ -196,15 +200,26 @@ def _hint(words: Sequence[str], value: Any) -> str:
         return ': write it without quotes'
     if 'text' in words and not isinstance(value, (str, list, dict)) and value is not None:
         return ': write it in quotes'
-    if 'a list' in words and isinstance(value, str):
+    if all(word.startswith('a list') for word in words) and isinstance(value, str):
         return f': write [{value}]'
     if 'true or false' in words and isinstance(value, str) and value.lower() in ('true', 'false'):
         return ': write it without quotes'
     return ''
 
 
-def _known_keys(model: type[BaseModel], path: KeyPath, data: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the model, or of the one below it, that an unknown key stands in."""
+def _unknown_key(name: str, models: Sequence[type[BaseModel]]) -> str:
+    """Say of a key that none of the models has it, and what was meant."""
+    for model in models:
+        if name in getattr(model, 'former_keys', {}):
+            return f'is a key of older releases: {model.former_keys[name]}'  # type: ignore[attr-defined]
+        for key, other in other_names(model):
+            if name == other:
+                return f'is another name of {key}, which is given, too'
+    return f'unknown key{one_of(name, sorted({key for model in models for key in keys_of(model)}))}'
+
+
+def _models_at(model: type[BaseModel], path: KeyPath, data: Mapping[str, Any]) -> list[type[BaseModel]]:
+    """Return the model, or those below it, in which a key stands."""
     found: list[type[BaseModel]] = [model]
     value: Any = data
     for part in path[:-1]:
@@ -219,7 +234,7 @@ def _known_keys(model: type[BaseModel], path: KeyPath, data: Mapping[str, Any]) 
             ]
     tag = value.get('type') if isinstance(value, Mapping) else None
     tagged = [one for one in found if tag is not None and _tag(one) == tag]
-    return sorted({key for one in tagged or found for key in keys_of(one)})
+    return tagged or found
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -241,6 +256,10 @@ def _alias(field: Any) -> str | None:
 
 def _choice(listed: str) -> str:
     return f'one of {listed}' if ',' in listed else listed
+
+
+def _entries(count: int) -> str:
+    return f'{count} {"entry" if count == 1 else "entries"}'
 
 
 def _plain(number: Any) -> str:
