@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from paddleslim_ng.compress.context import Context
     from paddleslim_ng.compress.evaluation import EvalResult
     from paddleslim_ng.compress.journal import JournalEntry
+    from paddleslim_ng.compress.observer import Observer
     from paddleslim_ng.compress.optimizers import OptimizerSource
     from paddleslim_ng.compress.plugins import (
         Distiller,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     )
     from paddleslim_ng.compress.result import CompressionResult
     from paddleslim_ng.compress.strategy import Strategy
-    from paddleslim_ng.compress.trainer import Observer, Trainer
+    from paddleslim_ng.compress.trainer import Trainer
     from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
 
 __all__ = [
@@ -78,7 +79,7 @@ _HOMES = {
     'JournalEntry': 'journal',
     'L2Distiller': 'plugins',
     'LossDistiller': 'plugins',
-    'Observer': 'trainer',
+    'Observer': 'observer',
     'OptimizerSource': 'optimizers',
     'Registry': 'configuration',
     'SoftLabelDistiller': 'plugins',

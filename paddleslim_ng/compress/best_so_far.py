@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paddleslim_ng.compress.trainer_options import TrainerOptions
+from paddleslim_ng.compress.trainer_options import TOTAL_LOSS, EpochRecord, TrainerOptions
+from paddleslim_ng.errors import ConfigError
 
-__all__ = ['BestSoFar']
+__all__ = ['BestSoFar', 'monitored_value']
+
+
+def monitored_value(record: EpochRecord, options: TrainerOptions) -> float | None:
+    """Return the figure of an epoch that decides what is best, or None where it has no loss.
+
+    Raises:
+        ConfigError: the evaluation has not found the metric.
+    """
+    name = options.monitor
+    if name is None:
+        return record.train.get(TOTAL_LOSS)
+    if name not in record.metrics:
+        raise ConfigError(f'{name!r} is to be monitored, and the evaluation found {list(record.metrics)}')
+    return record.metrics[name]
 
 
 class BestSoFar:

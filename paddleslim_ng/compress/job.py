@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.observer import Observer
 from paddleslim_ng.compress.strategy import Strategy
-from paddleslim_ng.compress.trainer import Observer
 from paddleslim_ng.distributed import check_ranks
 
 __all__ = ['JobCallbacks']

@@ -7,44 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import paddle
-from tqdm import tqdm
 
-from paddleslim_ng.compress.best_so_far import BestSoFar
+from paddleslim_ng.compress.best_so_far import BestSoFar, monitored_value
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.global_generators import GlobalGenerators
+from paddleslim_ng.compress.observer import Observer
+from paddleslim_ng.compress.progress import progress_bar
 from paddleslim_ng.compress.readers import Feed, batch_size_of
-from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
+from paddleslim_ng.compress.schedule_steps import step_after_batch, step_after_epoch
+from paddleslim_ng.compress.trainer_options import TOTAL_LOSS, EpochRecord, TrainerOptions
 from paddleslim_ng.compress.training_log import TrainingLog, format_table
 from paddleslim_ng.compress.weighted_means import WeightedMeans, check_finite
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.prune_io import save_model
 
-__all__ = ['Observer', 'Trainer']
-
-_TOTAL = 'total_loss'
-
-
-class Observer:
-    """Is told what a trainer does; each method runs at its place in the order of a job."""
-
-    def epoch_begin(self) -> None:
-        """Before the first batch of an epoch."""
-
-    def batch_begin(self) -> None:
-        """Before a training step."""
-
-    def batch_end(self) -> None:
-        """After a training step."""
-
-    def batch_done(self) -> None:
-        """After all that belongs to a batch: a moment to save."""
-
-    def epoch_end(self) -> None:
-        """After an epoch's training and evaluation."""
-
-    def epoch_done(self) -> None:
-        """After all that belongs to an epoch: a moment to save."""
+__all__ = ['Trainer']
 
 
 class Trainer:
@@ -94,7 +71,7 @@ class Trainer:
 
     def train_losses(self, values: Mapping[str, Any], feed: Feed) -> dict[str, Any]:
         """Return the losses of a batch, ``total_loss`` among them, and other figures whose means are of interest."""
-        total = {_TOTAL: values[self.context.loss]} if self.context.loss in values else {}
+        total = {TOTAL_LOSS: values[self.context.loss]} if self.context.loss in values else {}
         return {**total, **values}
 
     def eval_metrics(self) -> dict[str, float]:
@@ -164,18 +141,12 @@ class Trainer:
         context.epoch_id, context.batch_id = number, done
         started = time.monotonic()
         if not done:
-            context.skip_training = False
-            observer.epoch_begin()
-            self._means = WeightedMeans()
-            self._generators.remember()
+            self._begin(observer)
         if not context.skip_training:
             self._train(done, observer)
-        record = EpochRecord(number, self._means.means(context.ranks), samples=self._means.samples)
-        check_finite(record.train, f'training of epoch {number}')
-        for name, value in record.train.items():
-            context.train_results.setdefault(name, []).append(value)
+        record = self._record(number)
         self._evaluate(record, last)
-        self._step_schedule(record, 'epoch')
+        step_after_epoch(self._schedule(), self.options, record, trained=not context.skip_training)
         record.learning_rate = context.learning_rate()
         record.seconds = time.monotonic() - started
         self.seconds += record.seconds
@@ -189,6 +160,20 @@ class Trainer:
             self._log.write(self.records)
         observer.epoch_done()
 
+    def _begin(self, observer: Observer) -> None:
+        self.context.skip_training = False
+        observer.epoch_begin()
+        self._means = WeightedMeans()
+        self._generators.remember()
+
+    def _record(self, number: int) -> EpochRecord:
+        """Return what training came to in the epoch that is done, and keep its means."""
+        record = EpochRecord(number, self._means.means(self.context.ranks), samples=self._means.samples)
+        check_finite(record.train, f'training of epoch {number}')
+        for name, value in record.train.items():
+            self.context.train_results.setdefault(name, []).append(value)
+        return record
+
     def _train(self, done: int, observer: Observer) -> None:
         context = self.context
         reader = context.train_reader
@@ -197,37 +182,35 @@ class Trainer:
         reader.set_epoch(context.epoch_id)
         present = self._generators.go_back() if done else None
         feeds = reader.feeds(context.train_program, done, None if present is None else present.put_back)
-        silent = self.options.progress is False or context.ranks.rank != 0
-        bar = tqdm(
-            desc=f'epoch {context.epoch_id + 1}/{context.epoch}',
-            total=reader.length(),
-            initial=done,
-            unit='batch',
-            disable=True if silent else (False if self.options.progress else None),
-            leave=False,
-        )
-        with bar:
+        with progress_bar(context, reader.length(), done, self.options.progress) as bar:
             for index, feed in enumerate(feeds, done):
                 context.batch_id = index
-                observer.batch_begin()
-                losses = self.train_losses(self.train_values(feed), feed)
-                self._count(losses, feed)
-                self._step_schedule(None, 'batch')
-                observer.batch_end()
-                observer.batch_done()
+                loss = self._step(feed, observer)
                 bar.update()
-                if not bar.disable and _TOTAL in losses:
-                    bar.set_postfix(loss=float(np.mean(losses[_TOTAL])))
+                if not bar.disable:
+                    bar.set_postfix(loss=loss)
 
-    def _count(self, losses: Mapping[str, Any], feed: Feed) -> None:
-        if _TOTAL not in losses:
+    def _step(self, feed: Feed, observer: Observer) -> float:
+        """Train with one batch, and return its loss."""
+        observer.batch_begin()
+        losses = self.train_losses(self.train_values(feed), feed)
+        loss = self._count(losses, feed)
+        if not self.context.skip_training:
+            step_after_batch(self._schedule(), self.options)
+        observer.batch_end()
+        observer.batch_done()
+        return loss
+
+    def _count(self, losses: Mapping[str, Any], feed: Feed) -> float:
+        if TOTAL_LOSS not in losses:
             raise ConfigError(
                 f'the losses of a batch are {list(losses)}: let train_fetch_list have {self.context.loss!r}, or '
-                f'train_losses() return {_TOTAL!r}'
+                f'train_losses() return {TOTAL_LOSS!r}'
             )
-        where = f'batch {self.context.batch_id + 1} of epoch {self.context.epoch_id}'
-        check_finite({_TOTAL: float(np.mean(losses[_TOTAL]))}, where)
+        loss = float(np.mean(losses[TOTAL_LOSS]))
+        check_finite({TOTAL_LOSS: loss}, f'batch {self.context.batch_id + 1} of epoch {self.context.epoch_id}')
         self._means.add(losses, batch_size_of(feed))
+        return loss
 
     def _evaluate(self, record: EpochRecord, last: bool) -> None:
         """Evaluate where it is due, keep the metrics, and keep the model where it is the best."""
@@ -252,37 +235,15 @@ class Trainer:
             self._judge(record)
 
     def _judge(self, record: EpochRecord) -> None:
-        context, value = self.context, self._monitored(record)
+        context, value = self.context, monitored_value(record, self.options)
         if value is None:
             return
         record.best = self._best.judge(value, context.generation)
         if record.best and self.options.best_path is not None and context.ranks.rank == 0:
             save_model(None, context.eval_program, self.options.best_path, scope=context.scope)
 
-    def _monitored(self, record: EpochRecord) -> float | None:
-        name = self.options.monitor
-        if name is None:
-            return record.train.get(_TOTAL)
-        if name not in record.metrics:
-            raise ConfigError(f'{name!r} is to be monitored, and the evaluation found {list(record.metrics)}')
-        return record.metrics[name]
-
-    def _step_schedule(self, record: EpochRecord | None, after: str) -> None:
-        schedule = getattr(self.context.train_program, 'lr_scheduler', None)
-        if schedule is None:
-            return
-        if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau):
-            value = self._plateau(record, str(schedule.mode)) if record is not None else None
-            if value is not None:
-                schedule.step(value)
-        elif self.options.schedule_by == after and not self.context.skip_training:
-            schedule.step()
-
-    def _plateau(self, record: EpochRecord, mode: str) -> float | None:
-        """Return the monitored metric where it is looked at the same way as a schedule does, else the loss."""
-        if self.options.monitor is None or self.options.mode != mode:
-            return record.train.get(_TOTAL)
-        return self._monitored(record) if record.metrics else None
+    def _schedule(self) -> Any:
+        return getattr(self.context.train_program, 'lr_scheduler', None)
 
     def table(self) -> str:
         """Return all epochs as a table."""

@@ -9,7 +9,10 @@ from typing import Any, Final
 
 from paddleslim_ng.errors import ConfigError
 
-__all__ = ['EpochRecord', 'TrainerOptions']
+__all__ = ['TOTAL_LOSS', 'EpochRecord', 'TrainerOptions']
+
+TOTAL_LOSS: Final = 'total_loss'
+"""Name of the loss that is minimized, among the losses of a batch and the means of an epoch."""
 
 _MODES: Final = ('max', 'min')
 _STEPS: Final = ('epoch', 'batch')
