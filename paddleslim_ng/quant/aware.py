@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, load_arr
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.core.teachers import teacher_of
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.quant.aware_records import Record, note, note_skipped
 from paddleslim_ng.quant.aware_targets import aware_targets
@@ -112,7 +114,7 @@ def quant_aware(
     for name, value in kept.items():
         store_array(scope, name, value, place)
     remember_scales(scope, use, training=not for_test)
-    _report(targets)
+    _report(graph, targets)
     return graph.program
 
 
@@ -190,7 +192,16 @@ def _makers(graph: GraphWrapper, results: list[VarWrapper]) -> list[Any]:
     return [makers[var.name()] for var in results]
 
 
-def _report(targets: Targets) -> None:
+def _report(graph: GraphWrapper, targets: Targets) -> None:
     _log.info('%d operators are quantized', len(targets.operators))
+    teachers = {output: teacher for output in targets.skipped if (teacher := _teacher_that_makes(graph, output))}
+    for teacher, count in Counter(teachers.values()).items():
+        _log.info('%d operators of the merged teacher %r stay in float', count, teacher)
     for output, reason in targets.skipped.items():
-        _log.warning('the operator that makes %r stays in float: %s', output, reason)
+        if output not in teachers:
+            _log.warning('the operator that makes %r stays in float: %s', output, reason)
+
+
+def _teacher_that_makes(graph: GraphWrapper, output: str) -> str | None:
+    makers = graph.var(output).inputs() if graph.has_var(output) else []
+    return teacher_of(makers[0]) if makers else None

@@ -62,6 +62,10 @@ class SavedModel:
         """Size of both files together."""
         return self.program_file.stat().st_size + self.parameter_file.stat().st_size
 
+    def __str__(self) -> str:
+        told = '' if self.difference is None else f'; reloaded, outputs differ by {self.difference:.3g} at most'
+        return f'{self.program_file}: {self.file_bytes:,} bytes{told}'
+
 
 def save_inference_model(
     program: Any,

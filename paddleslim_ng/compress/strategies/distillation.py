@@ -157,7 +157,7 @@ class DistillationStrategy(Strategy):
         if not again:
             context.put(_BUSY, self.name)
         context.replace_programs(self, program, train_fetch_list=fetches, note={'what': _MERGE})
-        _LOG.info('%s: %d teachers train the network', self.name, len(merged))
+        _LOG.info('%s: the network learns from its teachers (%d)', self.name, len(merged))
 
     def _losses(self, context: Context, program: Any, merged: Sequence[MergedTeacher]) -> tuple[Names, str]:
         """Build the sum of losses; return what is watched, and the name of the sum."""
