@@ -16,7 +16,8 @@ from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.programs import JobPrograms, raw_program
 from paddleslim_ng.compress.readers import Reader
 from paddleslim_ng.compress.samples import Samples
-from paddleslim_ng.distributed import Ranks, shared_statistics
+from paddleslim_ng.compress.shared_network import shared_network
+from paddleslim_ng.distributed import Ranks
 from paddleslim_ng.errors import ConfigError, GraphError
 
 if TYPE_CHECKING:
@@ -171,11 +172,8 @@ class Context(JobPrograms):
         """
         if not self.evaluates():
             raise ConfigError('nothing evaluates the network: give eval_reader with eval_fetch_list, or eval_func')
-        if self.ranks.size == 1:
+        with shared_network(self.eval_program, self.scope, self.ranks):
             found = self._evaluate(sampled_rate, cached_id)
-        else:
-            with shared_statistics(self.eval_program, self.scope, ranks=self.ranks):
-                found = self._evaluate(sampled_rate, cached_id)
         return EvalResult(list(found.values()), list(found))
 
     def _evaluate(self, sampled_rate: float | None, cached_id: int) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.observer import Observer
+from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.distributed import check_ranks
 
@@ -67,9 +68,15 @@ class JobCallbacks(Observer):
         self._save(Position(context.epoch_id + 1, 0))
 
     def compression_end(self) -> None:
-        """After the last epoch."""
+        """After the last epoch; all ranks hold the same network from here on."""
+        self._share()
         for strategy in self._strategies:
             strategy.on_compression_end(self._context)
+        self._share()
+
+    def _share(self) -> None:
+        with shared_network(self._context.eval_program, self._context.scope, self._context.ranks, keep=True):
+            pass
 
     def _save(self, position: Position) -> None:
         if self._checkpoints is not None:

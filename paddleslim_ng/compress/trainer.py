@@ -14,6 +14,7 @@ from paddleslim_ng.compress.global_generators import GlobalGenerators
 from paddleslim_ng.compress.observer import Observer
 from paddleslim_ng.compress.progress import progress_bar
 from paddleslim_ng.compress.readers import Feed, batch_size_of
+from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.compress.schedule_steps import step_after_batch, step_after_epoch
 from paddleslim_ng.compress.trainer_options import TOTAL_LOSS, EpochRecord, TrainerOptions
 from paddleslim_ng.compress.training_log import TrainingLog, format_table
@@ -239,8 +240,10 @@ class Trainer:
         if value is None:
             return
         record.best = self._best.judge(value, context.generation)
-        if record.best and self.options.best_path is not None and context.ranks.rank == 0:
-            save_model(None, context.eval_program, self.options.best_path, scope=context.scope)
+        if record.best and self.options.best_path is not None:
+            with shared_network(context.eval_program, context.scope, context.ranks):
+                if context.ranks.rank == 0:
+                    save_model(None, context.eval_program, self.options.best_path, scope=context.scope)
 
     def _schedule(self) -> Any:
         return getattr(self.context.train_program, 'lr_scheduler', None)

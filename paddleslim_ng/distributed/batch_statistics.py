@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, load_array, store_array
 from paddleslim_ng.core.paddle_compat import global_scope
@@ -16,10 +17,17 @@ from paddleslim_ng.distributed.ranks import Ranks
 
 __all__ = ['shared_statistics']
 
+Arrays = dict[str, npt.NDArray[Any]]
+
 
 @contextmanager
 def shared_statistics(
-    program: Any, scope: Any = None, *, ranks: Ranks | None = None, keep: bool = False
+    program: Any,
+    scope: Any = None,
+    *,
+    ranks: Ranks | None = None,
+    keep: bool = False,
+    largest: Iterable[str] = (),
 ) -> Iterator[list[str]]:
     """Let all ranks evaluate with the mean of their moving means and variances; a collective call.
 
@@ -31,9 +39,11 @@ def shared_statistics(
         scope: its parameters; Paddle's global scope where None.
         ranks: the job; that of :func:`init` where None.
         keep: leave the means in the scope, as for the network that is saved in the end.
+        largest: other tensors, the same on all ranks, of which each rank gets the largest values that any has, such as
+            scales of activations.
 
     Yields:
-        The names of the statistics.
+        The names of the statistics and of the other tensors.
 
     Example:
         >>> with slim.distributed.shared_statistics(test_program):
@@ -41,18 +51,27 @@ def shared_statistics(
     """
     who = current_ranks() if ranks is None else ranks
     where = global_scope() if scope is None else scope
-    names = statistics_names(GraphWrapper(program))
-    own = {name: load_array(where, name) for name in names}
-    if who.size > 1 and names:
-        flat = np.concatenate([own[name].reshape(-1) for name in names]).astype(np.float64)
-        start, mean = 0, who.mean(flat)
-        for name in names:
-            array = own[name]
-            store_array(where, name, mean[start : start + array.size].reshape(array.shape).astype(array.dtype))
-            start += array.size
+    averaged = {name: load_array(where, name) for name in statistics_names(GraphWrapper(program))}
+    compared = {name: load_array(where, name) for name in largest}
+    own = {**averaged, **compared}
+    if who.size > 1:
+        _store(where, averaged, who.mean(_flat(averaged)))
+        _store(where, compared, who.stack(_flat(compared)).max(axis=0))
     try:
-        yield names
+        yield list(own)
     finally:
         if not keep:
             for name, array in own.items():
                 store_array(where, name, array)
+
+
+def _flat(arrays: Arrays) -> npt.NDArray[np.float64]:
+    return np.concatenate([np.zeros(0), *(array.reshape(-1) for array in arrays.values())])
+
+
+def _store(scope: Any, arrays: Arrays, values: npt.NDArray[np.float64]) -> None:
+    """Put values, one after the other, in the place of arrays."""
+    start = 0
+    for name, array in arrays.items():
+        store_array(scope, name, values[start : start + array.size].reshape(array.shape).astype(array.dtype))
+        start += array.size

@@ -11,6 +11,7 @@ import paddle
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.plugins import Distiller
 from paddleslim_ng.compress.readers import Names
+from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.compress.strategies.rebuilding import float_forward
 from paddleslim_ng.compress.strategies.teachers import (
     load_teacher,
@@ -108,9 +109,10 @@ class DistillationStrategy(Strategy):
     def _keep(self, context: Context) -> None:
         program, scope = plain_network(context.train_program), paddle.static.Scope()
         if context.replayed is None:
-            for name in state_names(program):
-                if has_array(context.scope, name):
-                    store_array(scope, name, load_array(context.scope, name), context.place)
+            with shared_network(program, context.scope, context.ranks):
+                for name in state_names(program):
+                    if has_array(context.scope, name):
+                        store_array(scope, name, load_array(context.scope, name), context.place)
         elif self._original is not None:
             scope = self._original.scope
         self._original = InferenceModel(program, [], [], scope)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from paddleslim_ng.compress.context import Context
-from paddleslim_ng.distributed import Ranks, shared_statistics
+from paddleslim_ng.compress.shared_network import shared_network
+from paddleslim_ng.distributed import Ranks
 from paddleslim_ng.prune.sensitive import sensitivity
 from paddleslim_ng.prune.sensitive.sensitivity_file import Sensitivities
 from paddleslim_ng.prune.session import PruningSession
@@ -74,8 +75,7 @@ def measure_sensitivities(
     """
     ranks = context.ranks
     with ExitStack() as stack:
-        if ranks.size > 1:
-            stack.enter_context(shared_statistics(context.eval_program, context.scope, ranks=ranks))
+        stack.enter_context(shared_network(context.eval_program, context.scope, ranks))
         own = stack.enter_context(_file_of_rank(file, ranks)) if file is not None else None
         return sensitivity(
             context.eval_program,

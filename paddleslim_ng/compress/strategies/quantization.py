@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.compress.strategies.rebuilding import is_quantized
 from paddleslim_ng.compress.strategies.saved_files import ModelPaths, evaluation_model, first_feed, write_models
 from paddleslim_ng.compress.strategies.teachers import state_names
@@ -178,9 +179,14 @@ class QuantizationStrategy(Strategy):
             self._save(context)
 
     def _save(self, context: Context) -> None:
-        quantized, scope = context.eval_program, context.scope
-        if context.ranks.rank or self.paths == ModelPaths():
+        if self.paths == ModelPaths():
             return
+        with shared_network(context.eval_program, context.scope, context.ranks):
+            if context.ranks.rank == 0:
+                self._write(context)
+
+    def _write(self, context: Context) -> None:
+        quantized, scope = context.eval_program, context.scope
         bare = float_program(quantized)
         model = evaluation_model(context, bare, self.save_in_nodes, self.save_out_nodes)
         feed = first_feed(context, model)
