@@ -70,6 +70,15 @@ class LiteModel:
         return '' if self.nb.targets == ('x86',) else '; structure verified, not executed'
 
     @property
+    def summary(self) -> str:
+        """Size and kernels, in one line."""
+        kernels = str(kernels_in_nb(self.nb)) if self.precision == 'int8' else f'{len(self.kernels)} kernels'
+        return (
+            f'{self.file.name} for Paddle Lite {self.opt_version} on {self.target}: {self.file_bytes:,} bytes, '
+            f'{kernels}{self._unexecuted}'
+        )
+
+    @property
     def report(self) -> str:
         """Everything, in lines."""
         rewritten = ', '.join(f'{name} {count}' for name, count in self.changes.items() if count) or 'nothing'
