@@ -356,7 +356,19 @@ ACT: dict[str, tuple[str, str]] = {
         'TransformerPrune: {pruned_ratio: 0.25} #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
         'TransformerPrune: is not available',
     ),
-    'older name': ('Quantization: #!\nDistillation:\nTrainConfig: {epochs: 1}\n', 'take QuantAware, or QuantPost'),
+    'older name': ('Quantization: #!\nHyperParameterOptimization:\n', 'Quantization: is a name of older releases'),
+    'key of an older section': (
+        'Quantization:\n  weight_bit: 8 #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
+        "unknown key; did you mean 'weight_bits'",
+    ),
+    'older keys': (
+        'Distillation:\n  distill_node_pair: [teacher_a, a] #!\nASPPrune:\nTrainConfig: {epochs: 1}\n',
+        'Distillation.distill_node_pair: is a key of older releases: write node',
+    ),
+    'section of the own script': (
+        'QuantPost:\nMetric: {name: RecMetric} #!\n',
+        'settings of your own script stand below Global',
+    ),
     'unknown act section': (
         'QuantAwar: {} #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
         "unknown section beside those of PaddleSlim; did you mean 'QuantAware'",
@@ -367,17 +379,13 @@ ACT: dict[str, tuple[str, str]] = {
     ),
     'older key': (
         'UnstructurePrune:\n  pruned_ratio: 0.5 #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
-        'unknown key',
+        'is a key of older releases: write ratio',
     ),
     'act type': (
         'QuantAware:\n  use_pact: maybe #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
         "must be true or false, not 'maybe'",
     ),
     'act section is a list': ('QuantAware: [8] #!\nDistillation:\nTrainConfig: {epochs: 1}\n', 'must be a mapping'),
-    'tensorrt': (
-        'QuantAware:\n  for_tensorrt: true #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
-        'is not available: list the operators',
-    ),
     'no distillation': ('QuantAware: #!\nTrainConfig: {epochs: 1}\n', 'add the section Distillation'),
     'no training': ('Global: {}\nQuantAware: #!\nDistillation:\n', 'add the section TrainConfig'),
     'training alone': ('TrainConfig: {epochs: 1} #!\n', 'no section says how to compress'),
@@ -408,7 +416,8 @@ ACT: dict[str, tuple[str, str]] = {
         'Distillation:\n  node: [[a], [b]]\n  loss: [l2] #!\nTrainConfig: {epochs: 1}\n',
         'one entry for each list of node (2), not 1',
     ),
-    'fsp': ('Distillation:\n  loss: fsp #!\nTrainConfig: {epochs: 1}\n', "must be one of 'l2', 'soft_label'"),
+    'fsp': ('Distillation:\n  loss: fsp #!\nTrainConfig: {epochs: 1}\n', 'fsp compares pairs of layers'),
+    'loss': ('Distillation:\n  loss: l3 #!\nTrainConfig: {epochs: 1}\n', "must be one of 'l2', 'soft_label'"),
     'half a pair': (
         'Distillation:\n  node: [teacher_a, a, teacher_b] #!\nTrainConfig: {epochs: 1}\n',
         'pairs of teacher_<name> and a name',

@@ -435,7 +435,7 @@ SEEN_BY_EDITORS = (
     'mode',
     'unknown act key',
     'act type',
-    'fsp',
+    'loss',
 )
 
 

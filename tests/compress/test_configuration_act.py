@@ -189,6 +189,27 @@ TrainConfig:
     assert [note.path for note in config.notes] == [('TrainConfig', 'eval_iter')]
 
 
+def test_older_names_and_operators_of_tensorrt() -> None:
+    """``Quantization`` is what ``QuantAware`` was called; what has no effect is told."""
+    from paddleslim_ng.quant.aware_config import AwareConfig
+
+    section = {'for_tensorrt': True, 'onnx_format': False, 'weight_quantize_type': 'range_abs_max'}
+    config = load(
+        Global=None, Distillation={'teacher_model_filename': 'm'}, Quantization=section, TrainConfig={'epochs': 2}
+    )
+    assert classes(config) == [('distill', 'DistillationStrategy'), ('quantize', 'QuantizationStrategy')]
+    found = of(config, 'quantize')
+    assert found['quantize_op_types'] == AwareConfig(for_tensorrt=True).types
+    assert found['weight_quantize_type'] == 'range_abs_max'
+    assert [note.path for note in config.notes] == [
+        ('QuantAware',), ('Distillation', 'teacher_model_filename'), ('QuantAware', 'onnx_format'),
+    ]  # fmt: skip
+
+
+def test_every_key_is_described() -> None:
+    assert all(field.description for model in ACT_MODELS.values() for field in model.model_fields.values())
+
+
 def test_two_stages() -> None:
     config = load(ChannelPrune={'pruned_ratio': 0.25}, Distillation=None, QuantAware=None, TrainConfig=TRAIN)
     assert [name for name, _ in classes(config)] == ['prune', 'distill', 'quantize']

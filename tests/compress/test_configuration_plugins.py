@@ -137,6 +137,7 @@ def test_names_of_choices_are_those_that_exist() -> None:
     from paddleslim_ng.compress.configuration import sparse_options as sparse
     from paddleslim_ng.prune import IDX_SELECTOR
     from paddleslim_ng.quant import ACTIVATION_TYPES, OBSERVERS, ROUND_TYPES, WEIGHT_TYPES
+    from paddleslim_ng.quant.aware_types import WEIGHT_QUANTIZERS
     from paddleslim_ng.sparse.layer_ratios import PROTOCOLS
 
     assert set(get_args(Criterion)) == set(CRITERION)
@@ -144,6 +145,7 @@ def test_names_of_choices_are_those_that_exist() -> None:
     assert set(get_args(quantization.Algorithm)) == set(OBSERVERS)
     assert set(get_args(quantization.WeightType)) == set(WEIGHT_TYPES)
     assert set(get_args(quantization.ActivationType)) == set(ACTIVATION_TYPES)
+    assert set(get_args(quantization.AwareWeightType)) == {key for key in WEIGHT_QUANTIZERS if 'lsq' not in key}
     fields = quantization.PostTrainingQuantOptions.model_fields
     assert set(get_args(fields['round_type'].annotation)) == set(ROUND_TYPES)
     assert set(sparse._PROTOCOLS) == set(PROTOCOLS)

@@ -23,9 +23,10 @@ _MODEL_KEYS: Final = ('model_dir', 'model_filename', 'params_filename')
 _REFUSED: Final[Mapping[str, str]] = {
     'TransformerPrune': 'is not available: pruning of attention heads is not driven by a configuration yet; '
     'ChannelPrune and UnstructurePrune are',
-    'Quantization': 'is a name of older releases: take QuantAware, or QuantPost with HyperParameterOptimization',
+    'Quantization': 'is a name of older releases: call it QuantPost beside HyperParameterOptimization, or QuantAware',
     'Prune': 'is a name of older releases: take ChannelPrune or ASPPrune',
 }
+_FORMER: Final = ('Quantization', 'QuantAware')
 ACT_SECTIONS: Final = (_GLOBAL, *act.ACT_MODELS, *_REFUSED)
 _TRAINED: Final = ('QuantAware', 'ChannelPrune', 'ASPPrune', 'UnstructurePrune')
 _TEACHING: Final = ('Distillation', 'MultiTeacherDistillation')
@@ -69,6 +70,7 @@ def translate_act(document: Document) -> Translation:
         ConfigurationError: a key, type or combination that PaddleSlim would not understand or silently pass over.
     """
     problems = Problems()
+    document, former = _with_present_names(document)
     _check_names(document, problems)
     sections = _read_sections(document, problems)
     settings = document.data.get(_GLOBAL) or {}
@@ -78,6 +80,8 @@ def translate_act(document: Document) -> Translation:
     _check_combination(sections, document, problems)
     problems.raise_if_any()
     draft = Draft(document)
+    for name, present in former.items():
+        draft.note((present,), f'{name} is read as {present}, its name since')
     saved = {key: settings[key] for key in _MODEL_KEYS if settings.get(key) is not None}
     train = sections.get('TrainConfig')
     if isinstance(train, act.TrainConfig):
@@ -93,6 +97,19 @@ def translate_act(document: Document) -> Translation:
     )
 
 
+def _with_present_names(document: Document) -> tuple[Document, dict[str, str]]:
+    """Return a document in which training with integers is called as it is now, and what was called otherwise.
+
+    Beside ``HyperParameterOptimization``, the older name meant quantization after training.
+    """
+    old, new = _FORMER
+    if old not in document.data or {new, 'QuantPost', 'HyperParameterOptimization'} & set(document.data):
+        return document, {}
+    data = {new if name == old else name: value for name, value in document.data.items()}
+    places = {(new, *path[1:]) if path[:1] == (old,) else path: place for path, place in document.places.items()}
+    return Document(data, document.file, places), {old: new}
+
+
 def _check_names(document: Document, problems: Problems) -> None:
     for name in document.data:
         place = document.place_of((name,))
@@ -100,7 +117,10 @@ def _check_names(document: Document, problems: Problems) -> None:
             problems.add(place, (name,), _REFUSED[name])
         elif name not in (*ACT_SECTIONS, 'version', 'include'):
             known = [section for section in ACT_SECTIONS if section not in _REFUSED]
-            message = f'unknown section beside those of PaddleSlim{one_of(name, known)}'
+            message = (
+                f'unknown section beside those of PaddleSlim{one_of(name, known)}; settings of your own script stand '
+                f'below {_GLOBAL}'
+            )
             if name in (*SECTIONS, 'compressor'):
                 first = next(section for section in document.data if section in ACT_SECTIONS)
                 message = f"cannot stand beside {first}: the sections of PaddleSlim's files make a file of their own"

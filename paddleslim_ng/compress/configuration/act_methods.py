@@ -20,6 +20,9 @@ _DISTILLERS: Final = {
     'soft_label': 'SoftLabelDistiller',
     'soft_label_loss': 'SoftLabelDistiller',
 }
+# Those of TensorRT, as in PaddleSlim.
+_TENSORRT: Final = ('conv2d', 'depthwise_conv2d', 'elementwise_add', 'leaky_relu', 'mul', 'pool2d')
+_FORMAT: Final = 'has no effect: files hold quantize_linear operators'
 
 
 class Draft:
@@ -142,6 +145,9 @@ def _distillation(section: act.Distillation, sections: Mapping[str, Any], draft:
             'model_filename': section.teacher_model_filename,
             'params_filename': section.teacher_params_filename,
         }
+    for name in ('teacher_model_filename', 'teacher_params_filename'):
+        if section.teacher_model_dir is None and getattr(section, name) is not None:
+            draft.note((origin, name), 'has no effect without teacher_model_dir')
     options = {'distillers': names, 'teacher': teacher, 'task_weight': 0.0}
     draft.add('strategies', 'distill', 'DistillationStrategy', options, origin=origin)
 
@@ -187,6 +193,12 @@ def _distiller(loss: str, alpha: float, maps: Mapping[str, Any]) -> tuple[str, d
 
 def _quant_aware(section: act.QuantAware, sections: Mapping[str, Any], draft: Draft) -> None:
     options = section.model_dump(exclude={'dtype', 'for_tensorrt', 'onnx_format'})
+    if section.for_tensorrt:
+        options['quantize_op_types'] = list(_TENSORRT)
+        if 'quantize_op_types' in section.model_fields_set:
+            draft.note(('QuantAware', 'quantize_op_types'), 'has no effect beside for_tensorrt')
+    if not section.onnx_format:
+        draft.note(('QuantAware', 'onnx_format'), _FORMAT)
     options['start_epoch'] = quantization_start(sections.get('TrainConfig'), sections)
     draft.add('strategies', 'quantize', 'QuantizationStrategy', options, origin='QuantAware')
 
@@ -203,6 +215,8 @@ def _quant_post(section: act.QuantPost, sections: Mapping[str, Any], draft: Draf
     for name in sorted(section.model_fields_set & {*recon}):
         if section.recon_level is None:
             draft.note(('QuantPost', name), 'has no effect without recon_level')
+    if not section.onnx_format:
+        draft.note(('QuantPost', 'onnx_format'), _FORMAT)
     if 'batch_size' in section.model_fields_set:
         draft.note(('QuantPost', 'batch_size'), 'batches are those of the reader')
     search = sections.get('HyperParameterOptimization')

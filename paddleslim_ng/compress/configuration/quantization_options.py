@@ -33,6 +33,8 @@ __all__ = [
 
 ActivationType = Literal['moving_average_abs_max', 'range_abs_max', 'abs_max']
 WeightType = Literal['channel_wise_abs_max', 'abs_max']
+# Scales of weights that follow training, too.
+AwareWeightType = Literal['channel_wise_abs_max', 'abs_max', 'range_abs_max', 'moving_average_abs_max']
 Algorithm = Literal['hist', 'KL', 'mse', 'emd', 'avg', 'abs_max', 'min_max', 'ptf']
 _Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 _MaybeEpoch = Optional[Epoch]
@@ -45,9 +47,6 @@ class SavePaths(StrategyOptions):
 
     weight_bits: Bits = Field(8, description='Width of the integers of weights.')
     activation_bits: Bits = Field(8, description='Width of the integers of activations.')
-    weight_quantize_type: WeightType = Field(
-        'channel_wise_abs_max', description='One scale for every output channel of a weight, or one for all of it.'
-    )
     quantize_op_types: MaybeTexts = Field(
         None, description='Types of operators to quantize; by default all that multiply with weights.'
     )
@@ -69,6 +68,13 @@ class SavePaths(StrategyOptions):
 class QuantizationOptions(SavePaths):
     """Options of ``QuantizationStrategy``: training with simulated integers from ``start_epoch`` on."""
 
+    weight_quantize_type: AwareWeightType = Field(
+        'channel_wise_abs_max',
+        description=(
+            'One scale for every output channel of a weight, or one for all of it: its largest magnitude now, or '
+            'within the window, or as a moving average.'
+        ),
+    )
     quantizer: QuantizerReference = Field(None, description='Instance of `quantizers`; a fixed grid by default.')
     activation_quantize_type: ActivationType = Field(
         'moving_average_abs_max', description='How the scales of activations follow the batches.'
@@ -132,6 +138,9 @@ class PostTrainingQuantOptions(SavePaths):
     bias_correction: bool = Field(False, description='Correct biases afterwards.')
     activation_quantize_type: ActivationType = Field(
         'range_abs_max', description="PaddleSlim's name; after training all of them are fixed scales by `algo`."
+    )
+    weight_quantize_type: WeightType = Field(
+        'channel_wise_abs_max', description='One scale for every output channel of a weight, or one for all of it.'
     )
     fold: bool = Field(True, description='Fold batch norms into the weights before them.')
     reconstruction: _MaybeReconstruction = Field(None, description='Learn how weights are rounded.')
