@@ -280,8 +280,17 @@ ENTRIES: dict[str, tuple[str, str]] = {
         'must be 0, not 1',
     ),
     'quantizer of the seed': (
-        'quantizers: {q: {class: Quantizer}} #!\ncompressor: {strategies: []}',
-        'quantizers has no classes of its own',
+        'quantizers: {q: {class: StaticQuantizer}} #!\ncompressor: {strategies: []}',
+        "unknown class 'StaticQuantizer'; did you mean",
+    ),
+    'controller of the seed': (
+        'controllers: {c: {class: RandomController}} #!\ncompressor: {strategies: []}',
+        'controllers has no classes of its own',
+    ),
+    'said by the quantizer': (
+        '  q:\n    class: QuantizationStrategy\n    quantizer: lsq\n    use_pact: true #!\n'
+        'quantizers: {lsq: {class: LSQQuantizer}}\ncompressor: {strategies: []}',
+        "use_pact: is what the quantizer 'lsq' is for: leave it out",
     ),
     'unknown strategy': (
         'compressor:\n  epoch: 3\n  strategies: [own, other] #!\n',

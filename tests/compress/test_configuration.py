@@ -14,6 +14,7 @@ import yaml
 from paddleslim_ng.compress.configuration import Registry, json_schema, load_config, spans, together
 from paddleslim_ng.compress.configuration.document import read_document
 from paddleslim_ng.compress.configuration.options import SensitivePruneOptions, UniformPruneOptions
+from paddleslim_ng.compress.configuration.registry import SECTIONS
 from paddleslim_ng.compress.configuration.values import Options
 from paddleslim_ng.errors import ConfigError
 from tests.compress.malformed import ACT, ENTRIES, HEAD
@@ -361,7 +362,7 @@ def test_schema_knows_all_keys() -> None:
     assert json.loads(json.dumps(schema)) == schema
     assert references(schema) <= {f'#/$defs/{name}' for name in schema['$defs']}
     native, translated = schema['anyOf']
-    for section, classes in ((name, Registry().classes(name)) for name in ('pruners', 'distillers', 'strategies')):
+    for section, classes in ((name, Registry().classes(name)) for name in SECTIONS):
         rows = native['properties'][section]['additionalProperties']
         assert rows['properties']['class']['anyOf'][0]['enum'] == list(classes)
         for row, (name, plugin) in zip(rows['allOf'], classes.items()):
@@ -373,7 +374,7 @@ def test_schema_knows_all_keys() -> None:
 
 
 def test_every_key_is_described() -> None:
-    for section in ('pruners', 'distillers', 'strategies'):
+    for section in SECTIONS:
         for name, plugin in Registry().classes(section).items():
             for key, field in plugin.options.model_fields.items():
                 assert field.description, f'{name}.{key}'
@@ -389,7 +390,7 @@ def test_options_do_not_change() -> None:
 def test_page_of_the_reference_has_every_key() -> None:
     """Key, default and meaning stand in a table, the same as in the models."""
     page = (ROOT / 'docs' / 'reference' / 'compress-configuration.md').read_text('utf-8')
-    for section in ('pruners', 'distillers', 'strategies'):
+    for section in SECTIONS:
         for name, plugin in Registry().classes(section).items():
             assert f'`{name}`' in page, name
             for field in plugin.options.model_fields.values():

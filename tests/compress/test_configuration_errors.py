@@ -176,6 +176,7 @@ USERS: dict[str, tuple[str, str, str | None, str]] = {
     'needs more': ('strategies', 'own_module.Mine', 'import not_there', "there is no module 'not_there'"),
     'no strategy': ('strategies', 'own_module.Mine', 'class Mine: pass', 'no subclass of slim.compress.Strategy'),
     'no distiller': ('distillers', 'subprocess.Popen', None, 'no subclass of slim.compress.Distiller'),
+    'no quantizer': ('quantizers', 'subprocess.Popen', None, 'has no method arguments()'),
     'no pruner': ('pruners', 'subprocess.Popen', None, 'has no method make(round_to)'),
     'function': ('controllers', 'os.system', None, 'is no class but builtin_function_or_method'),
     'number': ('strategies', 'own_module.Mine', 'Mine = 3', 'is no class but int'),

@@ -174,7 +174,7 @@ def test_shared_plugins_are_one_object() -> None:
     assert first.pruner.round_to == 8
 
 
-@pytest.mark.parametrize('section', ['pruners', 'distillers'])
+@pytest.mark.parametrize('section', ['pruners', 'distillers', 'quantizers'])
 def test_every_plugin_class_takes_its_options(section: str) -> None:
     needed = {
         'FSPDistiller': {'student_pairs': [['a', 'b']], 'teacher_pairs': [['c', 'd']]},

@@ -21,6 +21,14 @@ BUILTIN: Final[tuple[tuple[str, str, type[Options], str], ...]] = (
     ('distillers', 'SoftLabelDistiller', plugins.SoftLabelDistillerOptions, f'{_PLUGINS}:SoftLabelDistiller'),
     ('distillers', 'LossDistiller', plugins.LossDistillerOptions, f'{_PLUGINS}:LossDistiller'),
     *(
+        ('quantizers', name, options, f'{_PLUGINS}:{name}')
+        for name, options in (
+            ('MovingAverageQuantizer', plugins.MovingAverageQuantizerOptions),
+            ('LSQQuantizer', plugins.LSQQuantizerOptions),
+            ('PACTQuantizer', plugins.PACTQuantizerOptions),
+        )
+    ),
+    *(
         ('strategies', name, options, f'{_STRATEGIES}:{name}')
         for name, options in (
             ('UniformPruneStrategy', strategies.UniformPruneOptions),

@@ -8,6 +8,7 @@ from typing import Any
 
 from paddleslim_ng.compress.configuration.configuration import Instance, InstanceName, reference_of
 from paddleslim_ng.compress.configuration.document import Document
+from paddleslim_ng.compress.configuration.plugin_kinds import require_kind
 from paddleslim_ng.compress.configuration.problems import KeyPath, Problem, Problems
 from paddleslim_ng.compress.configuration.registry import (
     SECTIONS,
@@ -158,7 +159,7 @@ class Instances:
         path = (instance.section, instance.name)
         try:
             target = import_target(instance.class_name)
-            _require_kind(target, instance)
+            require_kind(target, instance.section, instance.class_name)
             plugin = PluginClass(instance.section, instance.class_name, options_of(target), target)
         except ConfigError as error:
             self._note((*path, _CLASS), str(error))
@@ -203,25 +204,3 @@ def _mentions(value: Any, name: str) -> bool:
     if isinstance(value, dict):
         return any(_mentions(item, name) for item in value.values())
     return any(_mentions(item, name) for item in value) if isinstance(value, list) else value == name
-
-
-def _require_kind(target: Any, instance: Instance) -> None:
-    """Refuse what is no class, or none for this section, so that a file cannot have just anything called.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if not isinstance(target, type):
-        raise ConfigError(f'{instance.class_name!r} is no class but {type(target).__name__}')
-    if instance.section == 'strategies':
-        from paddleslim_ng.compress.strategy import Strategy
-
-        if not issubclass(target, Strategy):
-            raise ConfigError(f'{instance.class_name!r} is no subclass of slim.compress.Strategy')
-    elif instance.section == 'distillers':
-        from paddleslim_ng.compress.plugins import Distiller
-
-        if not issubclass(target, Distiller):
-            raise ConfigError(f'{instance.class_name!r} is no subclass of slim.compress.Distiller')
-    elif instance.section == 'pruners' and not callable(getattr(target, 'make', None)):
-        raise ConfigError(f'{instance.class_name!r} has no method make(round_to), which returns a slim.prune.Pruner')

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Optional, Union
 
 from paddleslim_ng.compress.configuration.act import ACT_SECTIONS, translate_act
+from paddleslim_ng.compress.configuration.clashes import check_quantizers
 from paddleslim_ng.compress.configuration.compressor_settings import CompressorSettings
 from paddleslim_ng.compress.configuration.configuration import CompressionConfig
 from paddleslim_ng.compress.configuration.document import Document, read_mapping
@@ -73,6 +74,7 @@ def _checked(document: Document, registry: Registry, import_classes: bool) -> Co
     problems = Problems()
     _check_top(document, problems)
     instances = Instances(document, registry, problems)
+    check_quantizers(instances.found, registry, document, problems)
     settings = _compressor(document, instances, problems)
     problems.raise_if_any()
     config = CompressionConfig(document.file, VERSION, settings or CompressorSettings(), instances.found)

@@ -1,18 +1,21 @@
-"""Options of the plugin classes that strategies refer to: pruners and distillers."""
+"""Options of the plugin classes that strategies refer to: pruners, distillers and quantizers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AliasChoices, Field, model_validator
 
+from paddleslim_ng.compress.configuration.quantization_options import WeightType
 from paddleslim_ng.compress.configuration.values import (
     Epoch,
     FieldError,
+    MaybePositive,
     MaybeText,
     NonNegative,
     Options,
     Positive,
+    Share,
     Text,
 )
 
@@ -20,7 +23,10 @@ __all__ = [
     'DistillerOptions',
     'FSPDistillerOptions',
     'L2DistillerOptions',
+    'LSQQuantizerOptions',
     'LossDistillerOptions',
+    'MovingAverageQuantizerOptions',
+    'PACTQuantizerOptions',
     'SoftLabelDistillerOptions',
     'StructurePrunerOptions',
 ]
@@ -44,6 +50,8 @@ _Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
 _Pairs = Annotated[list[_Pair], Field(min_length=1)]
 _Axes = dict[Text, Literal[0]]
 _Criterions = dict[Text, Criterion]
+_MaybeThresholds = Optional[dict[Text, Positive]]
+_PER_CHANNEL = 'One scale for every output channel of a weight, or one for all of it.'
 
 
 class StructurePrunerOptions(Options):
@@ -122,3 +130,29 @@ class FSPDistillerOptions(DistillerOptions):
                 f'must be as many as student_pairs ({len(self.student_pairs)}), not {len(self.teacher_pairs)}',
             )
         return self
+
+
+class MovingAverageQuantizerOptions(Options):
+    """Options of ``MovingAverageQuantizer``: scales of activations follow the largest magnitudes of the batches."""
+
+    weight_quantize_type: WeightType = Field('channel_wise_abs_max', description=_PER_CHANNEL)
+    moving_rate: Share = Field(0.9, description='What the average keeps of the past in every batch.')
+
+
+class LSQQuantizerOptions(Options):
+    """Options of ``LSQQuantizer``: the step between neighbouring integers is learned (Esser et al., 2020)."""
+
+    channel_wise: bool = Field(True, description='Every output channel of a weight has a step of its own.')
+    learning_rate: MaybePositive = Field(None, description='Of the steps, which Adam trains; by default 0.001.')
+
+
+class PACTQuantizerOptions(Options):
+    """Options of ``PACTQuantizer``: where activations are cut off is learned (Choi et al., 2018)."""
+
+    weight_quantize_type: WeightType = Field('channel_wise_abs_max', description=_PER_CHANNEL)
+    decay: NonNegative = Field(0.0001, description='Decay of the thresholds in the loss.')
+    thresholds: _MaybeThresholds = Field(
+        None,
+        description='Where thresholds start, {tensor: magnitude}; by default at the largest one of the first batch.',
+    )
+    learning_rate: MaybePositive = Field(None, description='Of the thresholds, which Adam trains; by default 0.001.')

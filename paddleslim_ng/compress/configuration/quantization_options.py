@@ -38,6 +38,10 @@ AwareWeightType = Literal['channel_wise_abs_max', 'abs_max', 'range_abs_max', 'm
 Algorithm = Literal['hist', 'KL', 'mse', 'emd', 'avg', 'abs_max', 'min_max', 'ptf']
 _Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 _MaybeEpoch = Optional[Epoch]
+_QUANTIZER = (
+    'Instance of `quantizers`, which says how scales come about; by default the two types of this strategy, '
+    '`moving_rate`, `window_size` and `use_pact` do.'
+)
 _MaybeRegions = Optional[list[Texts]]
 _Batches = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
@@ -75,7 +79,7 @@ class QuantizationOptions(SavePaths):
             'within the window, or as a moving average.'
         ),
     )
-    quantizer: QuantizerReference = Field(None, description='Instance of `quantizers`; a fixed grid by default.')
+    quantizer: QuantizerReference = Field(None, description=_QUANTIZER)
     activation_quantize_type: ActivationType = Field(
         'moving_average_abs_max', description='How the scales of activations follow the batches.'
     )
