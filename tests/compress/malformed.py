@@ -192,6 +192,16 @@ ENTRIES: dict[str, tuple[str, str]] = {
         'compressor: {strategies: []}',
         'must be more than 10 times pruning_steps',
     ),
+    'phase in batches and epochs': (
+        '  p:\n    class: GMPStrategy\n    pruning_iterations: 50\n    pruning_epochs: 2 #!\n'
+        'compressor: {strategies: []}',
+        'give pruning_iterations or pruning_epochs, not both',
+    ),
+    'phases too long': (
+        '  p:\n    class: GMPStrategy\n    start_epoch: 1\n    end_epoch: 4\n    stable_epochs: 0.5\n'
+        '    pruning_epochs: 3 #!\ncompressor: {strategies: []}',
+        'reached after 3.5 epochs, and the strategy has 3',
+    ),
     'bits': (
         '  q:\n    class: QuantizationStrategy\n    weight_bits: 1 #!\ncompressor: {strategies: []}',
         'must be at least 2, not 1',

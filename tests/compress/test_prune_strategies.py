@@ -165,17 +165,20 @@ def test_the_ratio_rises_in_cubic_steps() -> None:
     assert strategy.schedule is not None and strategy.schedule.tuning_iterations == 8
 
 
-def test_the_plan_is_made_of_the_epochs() -> None:
+@pytest.mark.parametrize('phases', [{}, {'stable_epochs': 2.2, 'pruning_epochs': 4.4, 'tuning_epochs': 2}])
+def test_the_plan_is_made_of_the_epochs(phases: dict[str, float]) -> None:
     net, seen = JobNet(), []
     compressor = net.compressor(epoch=12, train_reader=LIST)
-    strategy = GMPStrategy(1, 11, ratio=0.7, initial_ratio=0.1)
+    strategy = GMPStrategy(1, 11, ratio=0.7, initial_ratio=0.1, **phases)
     compressor.add_strategy(strategy)
     compressor.add_strategy(Ratios(net, seen))
     compressor.run()
     schedule = strategy.schedule
     assert schedule is not None and (schedule.pruning_iterations, schedule.pruning_steps) == (22, 2)
+    assert (schedule.stable_iterations, schedule.tuning_iterations) == ((11, 10) if phases else (0, 28))
+    first = 5 + schedule.stable_iterations
     steps = [0.1, 0.1 + 0.6 * (1 - 0.5**3), 0.7]
-    assert [seen[5], seen[5 + 11], seen[5 + 22]] == pytest.approx(steps, abs=0.01)
+    assert [seen[first], seen[first + 11], seen[first + 22]] == pytest.approx(steps, abs=0.01)
 
 
 def test_plans_that_cannot_work(caplog: pytest.LogCaptureFixture) -> None:
@@ -183,6 +186,8 @@ def test_plans_that_cannot_work(caplog: pytest.LogCaptureFixture) -> None:
         ({'initial_ratio': 0.6}, 'initial_ratio'),
         ({'pruning_iterations': 20, 'pruning_steps': 2}, 'ten times'),
         ({'pruning_iterations': 5}, 'one step takes more than 10'),
+        ({'pruning_iterations': 50, 'pruning_epochs': 2}, 'not both'),
+        ({'stable_epochs': -1}, 'above 0'),
     ):
         with pytest.raises(ConfigError, match=match):
             GMPStrategy(**options)
@@ -191,6 +196,10 @@ def test_plans_that_cannot_work(caplog: pytest.LogCaptureFixture) -> None:
         compressor.add_strategy(GMPStrategy())
         with pytest.raises(ConfigError, match=match):
             compressor.run()
+    compressor = JobNet().compressor(epoch=2, train_reader=batches)
+    compressor.add_strategy(GMPStrategy(pruning_iterations=20, stable_epochs=0.5))
+    with pytest.raises(ConfigError, match='no phase in epochs'):
+        compressor.run()
     compressor = JobNet().compressor(epoch=2, train_reader=LIST)
     compressor.add_strategy(GMPStrategy(pruning_iterations=20))
     compressor.run()

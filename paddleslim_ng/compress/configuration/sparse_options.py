@@ -15,6 +15,7 @@ from paddleslim_ng.compress.configuration.values import (
     LayerRatios,
     MaybeCount,
     MaybePattern,
+    MaybePositive,
     NonNegative,
     Pattern,
     Share,
@@ -112,7 +113,7 @@ class UnstructuredPruneOptions(SparseOptions):
 class GMPOptions(SparseOptions):
     """Options of ``GMPStrategy``: the ratio rises in cubic steps while the network trains (Zhu and Gupta, 2017)."""
 
-    stable_iterations: Epoch = Field(0, description='Batches from the start before the first weight leaves.')
+    stable_iterations: Epoch = Field(0, description='Batches from the start before the first weight leaves; whole steps count.')
     pruning_iterations: _MaybeEpoch = Field(
         None, description='Batches over which the ratio rises; by default 45 % of those that the strategy has.'
     )
@@ -123,6 +124,15 @@ class GMPOptions(SparseOptions):
         None, description='Number of steps in which the ratio rises; by default 100, or as many as the batches allow.'
     )
     initial_ratio: Fraction = Field(0.15, description='Ratio of the first step.')
+    stable_epochs: MaybePositive = Field(
+        None, description='Instead of `stable_iterations`: the same in epochs, which need not be whole.'
+    )
+    pruning_epochs: MaybePositive = Field(
+        None, description='Instead of `pruning_iterations`: epochs over which the ratio rises.'
+    )
+    tuning_epochs: MaybePositive = Field(
+        None, description='Instead of `tuning_iterations`: epochs at the full ratio, up to which the plan counts.'
+    )
 
     @model_validator(mode='after')
     def _rises(self) -> Any:
@@ -134,5 +144,19 @@ class GMPOptions(SparseOptions):
                 'pruning_steps',
                 f'pruning_iterations ({batches}) must be more than {_LEAST_PERIOD} times pruning_steps ({steps}), or '
                 'the network has no time to recover between two steps',
+            )
+        return self
+
+    @model_validator(mode='after')
+    def _phases_fit(self) -> Any:
+        for name in ('stable', 'pruning', 'tuning'):
+            if getattr(self, f'{name}_iterations') and getattr(self, f'{name}_epochs') is not None:
+                raise FieldError(f'{name}_epochs', f'give {name}_iterations or {name}_epochs, not both')
+        rising = (self.stable_epochs or 0) + (self.pruning_epochs or 0)
+        epochs = self.end_epoch - self.start_epoch
+        if self.end_epoch and rising > epochs:
+            raise FieldError(
+                'pruning_epochs' if self.pruning_epochs is not None else 'stable_epochs',
+                f'the ratio would be reached after {rising:g} epochs, and the strategy has {epochs}, up to end_epoch',
             )
         return self

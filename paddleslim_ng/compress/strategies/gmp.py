@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.strategies.unstructured_prune import UnstructuredPruneStrategy
@@ -21,11 +21,41 @@ _STEPS = 100
 _RISING = 0.45
 
 
+class _Phase(NamedTuple):
+    """How long a phase lasts, in batches or in epochs."""
+
+    name: str
+    iterations: int | None
+    epochs: float | None
+
+    @property
+    def open(self) -> bool:
+        """Whether neither is given."""
+        return self.iterations is None and self.epochs is None
+
+    def batches(self, length: int | None, otherwise: int) -> int:
+        """Return the number of batches, by the length of an epoch."""
+        if self.epochs is not None:
+            return round(self.epochs * (length or 0))
+        return otherwise if self.iterations is None else self.iterations
+
+    def check(self) -> None:
+        """Refuse a phase that is given twice, or in no number of epochs.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if self.epochs is not None and self.iterations is not None:
+            raise ConfigError(f'give {self.name}_iterations or {self.name}_epochs, not both')
+        if self.epochs is not None and not self.epochs > 0:
+            raise ConfigError(f'{self.name}_epochs is a number of epochs above 0, not {self.epochs!r}')
+
+
 class GMPStrategy(UnstructuredPruneStrategy):
     """Lets the share of zeros rise in cubic steps while the network trains (Zhu and Gupta, 2017).
 
-    The plan counts batches. What is not given is made of the batches that the strategy has, from ``start_epoch`` to
-    ``end_epoch`` or the end of the job: so ``end_epoch`` sets the plan in epochs.
+    The plan counts batches from ``start_epoch`` on; phases may be given in epochs instead. What is not given is made of
+    the batches that the strategy has, from ``start_epoch`` to ``end_epoch`` or the end of the job.
 
     Args:
         start_epoch: the epoch before which masks come into the program.
@@ -43,6 +73,9 @@ class GMPStrategy(UnstructuredPruneStrategy):
         tuning_iterations: batches at the full ratio, up to which the plan counts; what is left where None.
         pruning_steps: number of steps; where None 100, or as many as the batches allow.
         initial_ratio: ratio of the first step.
+        stable_epochs: instead of ``stable_iterations``: the same in epochs, which need not be whole.
+        pruning_epochs: instead of ``pruning_iterations``.
+        tuning_epochs: instead of ``tuning_iterations``.
 
     Attributes:
         schedule: the :class:`~paddleslim_ng.sparse.CubicSteps` at work, or None before the job.
@@ -71,6 +104,9 @@ class GMPStrategy(UnstructuredPruneStrategy):
         tuning_iterations: int | None = None,
         pruning_steps: int | None = None,
         initial_ratio: float = 0.15,
+        stable_epochs: float | None = None,
+        pruning_epochs: float | None = None,
+        tuning_epochs: float | None = None,
     ) -> None:
         super().__init__(
             start_epoch,
@@ -86,16 +122,17 @@ class GMPStrategy(UnstructuredPruneStrategy):
         )
         if not 0 <= initial_ratio <= ratio:
             raise ConfigError(f'initial_ratio lies between 0 and ratio={ratio!r}, not {initial_ratio!r}')
-        self._plan = {
-            'stable_iterations': stable_iterations,
-            'pruning_iterations': pruning_iterations,
-            'tuning_iterations': tuning_iterations,
-            'pruning_steps': pruning_steps,
+        self._phases = {
+            'stable': _Phase('stable', stable_iterations or None, stable_epochs),
+            'pruning': _Phase('pruning', pruning_iterations, pruning_epochs),
+            'tuning': _Phase('tuning', tuning_iterations, tuning_epochs),
         }
-        self._initial = initial_ratio
+        for phase in self._phases.values():
+            phase.check()
+        self._steps, self._initial = pruning_steps, initial_ratio
         self.schedule: CubicSteps | None = None
-        if pruning_iterations is not None:
-            self._schedule_of(None)
+        if pruning_iterations is not None and not any(phase.epochs for phase in self._phases.values()):
+            self._schedule_of(None, 0)
 
     def on_compression_begin(self, context: Context) -> None:
         """Fix the plan, so that one that cannot work ends the job before it trains."""
@@ -117,9 +154,11 @@ class GMPStrategy(UnstructuredPruneStrategy):
 
     def _require_schedule(self, context: Context) -> CubicSteps:
         if self.schedule is None:
-            batches = self._batches(context)
-            self.schedule = self._schedule_of(batches)
+            length = context.train_reader.length() if context.train_reader is not None else None
+            epochs = max((self.end_epoch or context.epoch) - self.start_epoch, 0)
+            self.schedule = self._schedule_of(length, epochs)
             rising = self.schedule.stable_iterations + self.schedule.pruning_iterations
+            batches = length * epochs if length is not None else None
             if batches is not None and rising > batches:
                 _LOG.warning(
                     '%s: the ratio rises over %d batches, and the strategy has %d: it will not reach %g',
@@ -127,23 +166,17 @@ class GMPStrategy(UnstructuredPruneStrategy):
                 )  # fmt: skip
         return self.schedule
 
-    def _batches(self, context: Context) -> int | None:
-        reader = context.train_reader
-        length = reader.length() if reader is not None else None
-        epochs = (self.end_epoch or context.epoch) - self.start_epoch
-        return length * max(epochs, 0) if length is not None else None
-
-    def _schedule_of(self, batches: int | None) -> CubicSteps:
-        plan = self._plan
-        stable, rising = int(plan['stable_iterations'] or 0), plan['pruning_iterations']
-        if rising is None:
-            if batches is None:
-                raise ConfigError(
-                    f'{self.name}: the length of an epoch is not known, from which pruning_iterations would be taken; '
-                    'give pruning_iterations, or a reader that has a length'
-                )
-            rising = int(_RISING * batches)
-        steps = plan['pruning_steps']
+    def _schedule_of(self, length: int | None, epochs: int) -> CubicSteps:
+        """Return the plan for epochs of a length, which is None where the reader does not tell it."""
+        if length is None and (self._phases['pruning'].open or any(phase.epochs for phase in self._phases.values())):
+            raise ConfigError(
+                f'{self.name}: the length of an epoch is not known, by which epochs would become batches; give '
+                'pruning_iterations and no phase in epochs, or a reader that has a length'
+            )
+        batches = (length or 0) * epochs
+        stable = self._phases['stable'].batches(length, 0)
+        rising = self._phases['pruning'].batches(length, int(_RISING * batches))
+        steps = self._steps
         if steps is None:
             steps = min(_STEPS, (rising - 1) // _PERIOD)
             if steps < 1:
@@ -151,9 +184,7 @@ class GMPStrategy(UnstructuredPruneStrategy):
                     f'{self.name}: the ratio would rise over {rising} batches, and one step takes more than {_PERIOD}; '
                     'give more epochs, or take UnstructuredPruneStrategy, which prunes at once'
                 )
-        tuning = plan['tuning_iterations']
-        if tuning is None:
-            tuning = max(0, (batches or 0) - stable - rising)
+        tuning = self._phases['tuning'].batches(length, max(0, batches - stable - rising))
         return CubicSteps(stable, rising, tuning, steps, self._initial)
 
     def state_dict(self) -> Mapping[str, Any]:
