@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,17 @@ from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import EvalFunction
 from paddleslim_ng.compress.job import JobCallbacks
 from paddleslim_ng.compress.optimizers import OptimizerLike
+from paddleslim_ng.compress.preparation import prepare_programs
 from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.rollback import remember_origin
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.compress.trainer import Trainer
 from paddleslim_ng.compress.trainer_options import TrainerOptions
-from paddleslim_ng.core import clone_program
-from paddleslim_ng.distributed import Ranks, require_all_reduce
+from paddleslim_ng.distributed import Ranks
 from paddleslim_ng.errors import ConfigError
-from paddleslim_ng.prune.prune_io import load_model
 
 if TYPE_CHECKING:
-    from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings
-
-if TYPE_CHECKING:
-    from paddleslim_ng.compress.configuration import CompressionConfig, CompressorSettings
+    from paddleslim_ng.compress.configuration import CompressionConfig
 
 __all__ = ['Compressor']
 
@@ -209,42 +206,19 @@ class Compressor:
             ConfigError: a strategy's name is taken, or the file counts batches and the reader's length is not known.
         """
         from paddleslim_ng.compress.configuration import CompressionConfig, load_config
+        from paddleslim_ng.compress.configured import apply_settings, batches_of_epoch
 
         config = source if isinstance(source, CompressionConfig) else load_config(source)
         if config.saved_model is not None and config.saved_model.batches is not None:
-            config = config.with_epochs(self._batches())
+            config = config.with_epochs(batches_of_epoch(self.context))
         strategies = config.create_strategies()
         taken = [strategy.name for strategy in strategies if strategy.name in self.strategies]
         if taken:
             raise ConfigError(f'there is a strategy {taken[0]!r} already')
-        self._apply(config.compressor)
+        apply_settings(config.compressor, self)
         for strategy in strategies:
             self.add_strategy(strategy)
         return self
-
-    def _apply(self, settings: CompressorSettings) -> None:
-        """Take over the settings that a configuration gives."""
-        from paddleslim_ng.compress.configured import apply_to_context, configured_options
-
-        for name in ('epoch', 'checkpoint_path', 'checkpoint_every', 'keep_checkpoints', 'init_model'):
-            if name in settings.model_fields_set:
-                setattr(self, name, getattr(settings, name))
-        self.options = configured_options(settings, self.options)
-        apply_to_context(settings, self.context, self._steps)
-
-    def _steps(self) -> int:
-        """Return how many steps a schedule makes in the whole run."""
-        return self.epochs() * (self._batches() if self.options.schedule_by == 'batch' else 1)
-
-    def _batches(self) -> int:
-        reader = self.context.train_reader
-        length = reader.length() if reader is not None else None
-        if length is None:
-            raise ConfigError(
-                'the length of an epoch is needed and train_reader does not tell it: give a reader with a length, or '
-                'write the number of steps or epochs into the configuration'
-            )
-        return length
 
     def epochs(self) -> int:
         """Return the number of epochs: ``epoch``, or the last ``end_epoch`` of a strategy."""
@@ -261,48 +235,42 @@ class Compressor:
             DataError: a reader fails or is empty, or a loss or metric is not finite.
             DistributedError: ranks differ.
         """
-        epochs = self.epochs()
-        self._prepare(epochs)
-        context = self.context
+        if self._ran and self.checkpoint_path is None:
+            raise ConfigError('this job has run, and without checkpoint_path there is nothing to go on from')
+        if self._ran:
+            raise ConfigError('this job has run: make a new Compressor to go on from its checkpoints')
+        context, epochs = self.context, self.epochs()
+        if epochs and not context.is_trained():
+            context.loss_name()
+        self._ran = True
+        prepare_programs(context, epochs, self.init_model)
         context.epoch = epochs
         remember_origin(context, self.strategies)
         trainer = self._trainer_factory(context, self.options)
-        checkpoints = None
-        if self.checkpoint_path is not None:
-            checkpoints = JobCheckpoints(self.checkpoint_path, context, self.strategies, trainer, self.keep_checkpoints)
-        found = checkpoints.restore() if checkpoints is not None else None
-        position = found if found is not None else Position(0, 0)
+        checkpoints = self._checkpoints(trainer)
+        position = checkpoints.restore() if checkpoints is not None else None
         job = JobCallbacks(context, list(self.strategies.values()), checkpoints, self.checkpoint_every)
-        context.epoch, context.epoch_id, context.batch_id = epochs, position.epoch, position.batch
-        if found is None:
+        self._train(trainer, job, position)
+        return self._result(trainer)
+
+    def _checkpoints(self, trainer: Trainer) -> JobCheckpoints | None:
+        if self.checkpoint_path is None:
+            return None
+        return JobCheckpoints(self.checkpoint_path, self.context, self.strategies, trainer, self.keep_checkpoints)
+
+    def _train(self, trainer: Trainer, job: JobCallbacks, position: Position | None) -> None:
+        """Train from where a checkpoint has been restored, or from the beginning."""
+        context, epochs = self.context, self.epochs()
+        start = position if position is not None else Position(0, 0)
+        context.epoch, context.epoch_id, context.batch_id = epochs, start.epoch, start.batch
+        if position is None:
             job.compression_begin()
         for strategy in self.strategies.values():
             if epochs and strategy.start_epoch >= epochs:
                 _LOG.warning('%r never acts: the job has %d epochs', strategy, epochs)
         least = max([0, *(strategy.end_epoch for strategy in self.strategies.values())])
-        trainer.fit(epochs, job, epoch=position.epoch, batch=position.batch, least=least)
+        trainer.fit(epochs, job, epoch=start.epoch, batch=start.batch, least=least)
         job.compression_end()
-        return self._result(trainer)
-
-    def _prepare(self, epochs: int) -> None:
-        """Copy the programs, load the initial model, and put the optimizer in."""
-        context = self.context
-        if self._ran and self.checkpoint_path is None:
-            raise ConfigError('this job has run, and without checkpoint_path there is nothing to go on from')
-        if self._ran:
-            raise ConfigError('this job has run: make a new Compressor to go on from its checkpoints')
-        if epochs and not context.is_trained():
-            context.loss_name()
-        self._ran = True
-        train, evaluated = clone_program(context.train_program), clone_program(context.eval_program)
-        if self.init_model is not None:
-            for program in (train, evaluated):
-                load_model(context.executor, program, self.init_model, scope=context.scope)
-        context.train_program, context.eval_program = train, evaluated
-        if epochs and not context.is_trained() and context.train_optimizer is not None:
-            context.minimize(train)
-        if context.ranks.size > 1 and context.is_trained():
-            require_all_reduce(train, ranks=context.ranks)
 
     def _result(self, trainer: Trainer) -> CompressionResult:
         context = self.context
@@ -322,9 +290,6 @@ class Compressor:
         )
 
 
-def _unused(stem: str, taken: Iterable[str]) -> str:
-    names = set(taken)
-    number = 1
-    while (found := stem if number == 1 else f'{stem}_{number}') in names:
-        number += 1
-    return found
+def _unused(stem: str, taken: Collection[str]) -> str:
+    candidates = itertools.chain([stem], (f'{stem}_{number}' for number in itertools.count(2)))
+    return next(name for name in candidates if name not in taken)

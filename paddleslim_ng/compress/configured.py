@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import paddle
@@ -17,11 +17,56 @@ from paddleslim_ng.compress.optimizers import OptimizerSource
 from paddleslim_ng.compress.trainer_options import TrainerOptions
 from paddleslim_ng.errors import ConfigError
 
-__all__ = ['apply_to_context', 'configured_options', 'make_optimizer', 'mixed_precision']
+if TYPE_CHECKING:
+    from paddleslim_ng.compress.compressor import Compressor
+
+__all__ = [
+    'apply_settings',
+    'apply_to_context',
+    'batches_of_epoch',
+    'configured_options',
+    'make_optimizer',
+    'mixed_precision',
+]
 
 _TYPE: Final = 'type'
+_JOB: Final = ('epoch', 'checkpoint_path', 'checkpoint_every', 'keep_checkpoints', 'init_model')
 _WHOLE_RUN: Final = {'PolynomialDecay': 'decay_steps', 'CosineAnnealingDecay': 'T_max'}
 _LISTS: Final = ('custom_white_list', 'custom_black_list', 'custom_black_varnames')
+
+
+def apply_settings(settings: CompressorSettings, compressor: Compressor) -> None:
+    """Let a compressor take over what a configuration's section ``compressor`` says.
+
+    Args:
+        settings: of that section; what it leaves out stays as it is.
+        compressor: changed in place.
+    """
+    for name in _JOB:
+        if name in settings.model_fields_set:
+            setattr(compressor, name, getattr(settings, name))
+    compressor.options = configured_options(settings, compressor.options)
+
+    def steps() -> int:
+        by_batch = compressor.options.schedule_by == 'batch'
+        return compressor.epochs() * (batches_of_epoch(compressor.context) if by_batch else 1)
+
+    apply_to_context(settings, compressor.context, steps)
+
+
+def batches_of_epoch(context: Context) -> int:
+    """Return the number of batches of an epoch of training.
+
+    Raises:
+        ConfigError: the reader does not tell it.
+    """
+    length = context.train_reader.length() if context.train_reader is not None else None
+    if length is None:
+        raise ConfigError(
+            'the length of an epoch is needed and train_reader does not tell it: give a reader with a length, or '
+            'write the number of steps or epochs into the configuration'
+        )
+    return length
 
 
 def configured_options(settings: CompressorSettings, options: TrainerOptions) -> TrainerOptions:
