@@ -113,7 +113,9 @@ class UnstructuredPruneOptions(SparseOptions):
 class GMPOptions(SparseOptions):
     """Options of ``GMPStrategy``: the ratio rises in cubic steps while the network trains (Zhu and Gupta, 2017)."""
 
-    stable_iterations: Epoch = Field(0, description='Batches from the start before the first weight leaves; whole steps count.')
+    stable_iterations: Epoch = Field(
+        0, description='Batches from the start before the first weight leaves; whole steps count.'
+    )
     pruning_iterations: _MaybeEpoch = Field(
         None, description='Batches over which the ratio rises; by default 45 % of those that the strategy has.'
     )
