@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from paddleslim_ng.core import Executor
 from paddleslim_ng.distributed import Ranks
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
 
-__all__ = ['EvalFunction', 'EvalResult', 'call_functions', 'mean_metrics', 'named_functions']
+__all__ = ['EvalFunction', 'EvalResult', 'as_numbers', 'call_functions', 'mean_metrics', 'named_functions']
 
 EvalFunction = Callable[[Any, Any], Any]
 
@@ -71,6 +71,27 @@ def mean_metrics(
     return means.means(ranks)
 
 
+def as_numbers(said: Any, who: str) -> dict[str, float]:
+    """Return what a function of a user says, as plain numbers by name.
+
+    Args:
+        said: ``{name: number}``; arrays of one element do, too.
+        who: how errors name the function.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not isinstance(said, Mapping):
+        raise DataError(f'{who} gave {said!r}, and is to give numbers by name')
+    found: dict[str, float] = {}
+    for name, value in said.items():
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in 'biuf':
+            raise DataError(f'{who} gave {value!r} for {name!r}, which is no number')
+        found[str(name)] = float(array.reshape(()))
+    return found
+
+
 def call_functions(functions: Mapping[str, EvalFunction], program: Any, scope: Any, ranks: Ranks) -> dict[str, float]:
     """Return what the user's functions ``(program, scope) -> number or {name: number}`` say, as means over the ranks.
 
@@ -80,12 +101,7 @@ def call_functions(functions: Mapping[str, EvalFunction], program: Any, scope: A
     found: dict[str, float] = {}
     for label, function in functions.items():
         said = function(program, scope)
-        items: Sequence[tuple[str, Any]] = list(said.items()) if isinstance(said, Mapping) else [(label, said)]
-        for name, value in items:
-            array = np.asarray(value)
-            if array.size != 1 or array.dtype.kind not in 'biuf':
-                raise DataError(f'eval_func {label!r} gave {value!r} for {name!r}, which is no number')
-            found[str(name)] = float(array.reshape(()))
+        found.update(as_numbers(said if isinstance(said, Mapping) else {label: said}, f'eval_func {label!r}'))
     if ranks.size > 1 and found:
         shared = ranks.mean(np.array(list(found.values())))
         found = dict(zip(found, map(float, shared)))

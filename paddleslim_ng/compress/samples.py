@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ class Samples:
             CheckpointError: the file is damaged.
             DataError: the reader fails, or the file belongs to other inputs.
         """
-        if not 0.0 < rate <= 1.0:
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0.0 < rate <= 1.0:
             raise ConfigError(f'sampled_rate={rate!r} is no share of the data, above 0 and up to 1')
-        if isinstance(cached_id, bool) or not isinstance(cached_id, int) or cached_id < 0:
+        if isinstance(cached_id, bool) or not isinstance(cached_id, Integral) or cached_id < 0:
             raise ConfigError(f'cached_id={cached_id!r} is no number from 0')
-        key = (cached_id, float(rate))
+        key = (int(cached_id), float(rate))
         if key in self._kept:
             return iter(self._kept[key])
         file = self._file(key)

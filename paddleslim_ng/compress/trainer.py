@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 
 from paddleslim_ng.compress.best_so_far import BestSoFar, monitored_value
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.evaluation import as_numbers
 from paddleslim_ng.compress.global_generators import GlobalGenerators
 from paddleslim_ng.compress.observer import Observer
 from paddleslim_ng.compress.progress import progress_bar
 from paddleslim_ng.compress.readers import Feed, batch_size_of
-from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.compress.schedule_steps import step_after_batch, step_after_epoch
+from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.compress.trainer_options import TOTAL_LOSS, EpochRecord, TrainerOptions
 from paddleslim_ng.compress.training_log import TrainingLog, format_table
 from paddleslim_ng.compress.weighted_means import WeightedMeans, check_finite
@@ -79,12 +81,12 @@ class Trainer:
         """Evaluate the network and return its metrics by readable name."""
         return self.context.run_eval_graph().as_dict()
 
-    def should_stop(self, record: EpochRecord) -> str | None:
-        """Tell after an epoch why training ends here, or None to go on."""
+    def should_stop(self, record: EpochRecord) -> str | bool | None:
+        """Tell after an epoch why training ends here, or None to go on; True and False do, too."""
         options = self.options
-        rate = self.context.learning_rate()
-        if options.least_learning_rate is not None and rate is not None and rate < options.least_learning_rate:
-            return f'the learning rate {rate:g} is below {options.least_learning_rate:g}'
+        rate, least = self.context.learning_rate(), options.least_learning_rate
+        if least is not None and rate is not None and rate < least and not math.isclose(rate, least):
+            return f'the learning rate {rate:g} is below {least:g}'
         if options.patience is not None and self._best.waited >= options.patience:
             return f'{options.monitor or "the loss"} has not become better for {self._best.waited} evaluations'
         limit = self.context.budget.seconds
@@ -134,8 +136,15 @@ class Trainer:
             raise ConfigError('train_reader is a generator, which gives one epoch: give the function that makes it')
         if not context.is_trained():
             raise ConfigError('train_program has no optimizer: minimize its loss, or give train_optimizer')
-        if self.options.eval_epoch and not context.evaluates() and self.options.monitor is not None:
-            raise ConfigError(f'{self.options.monitor!r} is to be monitored, and nothing evaluates the network')
+        monitor, evaluated = self.options.monitor, self._evaluates() and self.options.eval_epoch
+        if monitor is not None and not evaluated:
+            raise ConfigError(f'{monitor!r} is to be monitored, and nothing evaluates the network')
+        if monitor in (context.loss, TOTAL_LOSS) and self.options.mode == 'max':
+            raise ConfigError(f"{monitor!r} is monitored, of which the least is best: give mode='min'")
+
+    def _evaluates(self) -> bool:
+        """Tell whether there is anything to evaluate by: of the context, or a hook of a subclass."""
+        return self.context.evaluates() or type(self).eval_metrics is not Trainer.eval_metrics
 
     def _epoch(self, number: int, done: int, observer: Observer, *, last: bool, least: int) -> None:
         context = self.context
@@ -147,8 +156,8 @@ class Trainer:
             self._train(done, observer)
         record = self._record(number)
         self._evaluate(record, last)
-        step_after_epoch(self._schedule(), self.options, record, trained=not context.skip_training)
         record.learning_rate = context.learning_rate()
+        step_after_epoch(self._schedule(), self.options, record, trained=not context.skip_training)
         record.seconds = time.monotonic() - started
         self.seconds += record.seconds
         self.records.append(record)
@@ -156,7 +165,8 @@ class Trainer:
         observer.epoch_end()
         self._follow_evaluations(record, known)
         if not last and number + 1 >= least:
-            self.stopped = self.should_stop(record)
+            said = self.should_stop(record)
+            self.stopped = (said if isinstance(said, str) else 'should_stop() says so') if said else None
         if self._log is not None:
             self._log.write(self.records)
         observer.epoch_done()
@@ -180,6 +190,8 @@ class Trainer:
         reader = context.train_reader
         if reader is None:
             raise ConfigError('there is no train_reader')
+        if type(self).train_values is Trainer.train_values and type(self).train_losses is Trainer.train_losses:
+            context.loss_name()  # a missing loss is told before a step, where no hook gives another one
         reader.set_epoch(context.epoch_id)
         present = self._generators.go_back() if done else None
         feeds = reader.feeds(context.train_program, done, None if present is None else present.put_back)
@@ -208,17 +220,17 @@ class Trainer:
                 f'the losses of a batch are {list(losses)}: let train_fetch_list have {self.context.loss!r}, or '
                 f'train_losses() return {TOTAL_LOSS!r}'
             )
+        self._means.add(losses, batch_size_of(feed))
         loss = float(np.mean(losses[TOTAL_LOSS]))
         check_finite({TOTAL_LOSS: loss}, f'batch {self.context.batch_id + 1} of epoch {self.context.epoch_id}')
-        self._means.add(losses, batch_size_of(feed))
         return loss
 
     def _evaluate(self, record: EpochRecord, last: bool) -> None:
         """Evaluate where it is due, keep the metrics, and keep the model where it is the best."""
         context, every = self.context, self.options.eval_epoch
         due = every and (last or (record.epoch + 1) % every == 0)
-        if due and context.evaluates():
-            record.metrics = self.eval_metrics()
+        if due and self._evaluates():
+            record.metrics = as_numbers(self.eval_metrics(), 'eval_metrics()')
             check_finite(record.metrics, f'evaluation of epoch {record.epoch}')
             for name, value in record.metrics.items():
                 context.eval_results.setdefault(name, []).append(value)

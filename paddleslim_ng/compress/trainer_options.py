@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +27,10 @@ class TrainerOptions:
         eval_epoch: epochs between two evaluations; the last epoch is always evaluated. 0 evaluates never.
         schedule_by: whether learning rate schedules count an ``'epoch'`` or a ``'batch'`` as a step.
         monitor: metric that decides what is best, and the loss of training where None.
-        mode: whether ``'max'`` or ``'min'`` of it is best; ``'min'`` for the loss.
+        mode: whether ``'max'`` or ``'min'`` of it is best; always the least where the loss of training is monitored.
         min_delta: what counts as better.
         patience: stop after so many evaluations in a row that were not better.
-        least_learning_rate: stop when the learning rate falls below.
+        least_learning_rate: stop when the learning rate falls below; a schedule that ends exactly there goes on.
         best_path: folder for the best model, as :func:`paddleslim_ng.prune.save_model` writes it.
         metrics_file: file with a line of JSON for each epoch.
         visualdl: folder for VisualDL, which is an extra.
@@ -60,8 +61,10 @@ class TrainerOptions:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigError(f'{name} is a whole number from {least}, not {value!r}')
-        if self.min_delta < 0:
-            raise ConfigError(f'min_delta is not negative, as {self.min_delta!r} is')
+        for name in ('min_delta', 'least_learning_rate'):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, Real) or not number >= 0):
+                raise ConfigError(f'{name} is a number from 0, not {number!r}')
 
 
 @dataclass
@@ -72,7 +75,7 @@ class EpochRecord:
         epoch: its number, from 0.
         train: means of what was watched in training, with ``total_loss``.
         metrics: what the evaluation found; empty where there was none.
-        learning_rate: at its end; None where it is constant.
+        learning_rate: at the end of its training; None where it is constant.
         samples: how many were trained with.
         seconds: time of training and evaluation.
         best: whether no epoch since the last change to the network was better.

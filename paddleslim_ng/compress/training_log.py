@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
@@ -23,11 +24,11 @@ class TrainingLog:
         options: say where to.
 
     Raises:
-        ConfigError: VisualDL is asked for and not installed.
+        ConfigError: VisualDL is asked for and not installed, or the file is a folder.
     """
 
     def __init__(self, options: TrainerOptions) -> None:
-        self._file = options.metrics_file
+        self._file = _writable(options.metrics_file) if options.metrics_file is not None else None
         self._writer = _visualdl_writer(options.visualdl) if options.visualdl is not None else None
 
     def write(self, records: Sequence[EpochRecord]) -> None:
@@ -48,6 +49,15 @@ class TrainingLog:
         """Let VisualDL write what it holds."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _writable(file: str | Path) -> Path:
+    """Return a file whose folder is there."""
+    path = Path(file)
+    if path.is_dir():
+        raise ConfigError(f'metrics_file is a file, and {path} is a folder')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _visualdl_writer(folder: Any) -> Any:

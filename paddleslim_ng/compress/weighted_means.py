@@ -29,10 +29,16 @@ class WeightedMeans:
         self.batches = 0
 
     def add(self, values: Mapping[str, Any], size: int) -> None:
-        """Add a batch: the mean of each array counts ``size`` times."""
+        """Add a batch: the mean of each array counts ``size`` times.
+
+        Raises:
+            DataError: a value is no number, or an array without elements.
+        """
         for name, value in values.items():
-            mean = float(np.mean(np.asarray(value, np.float64)))
-            self.sums[name] = self.sums.get(name, 0.0) + mean * size
+            array = np.asarray(value)
+            if not array.size or array.dtype.kind not in 'biuf':
+                raise DataError(f'{name!r} is {value!r}, of which there is no mean')
+            self.sums[name] = self.sums.get(name, 0.0) + float(np.mean(array, dtype=np.float64)) * size
         self.samples += size
         self.batches += 1
 

@@ -68,6 +68,22 @@ def test_hooks_are_the_users() -> None:
     assert result.stopped == 'enough' and result.metrics == {'epochs': 1.0}
 
 
+class LikeAMC(Trainer):
+    """Stops by True and False, and evaluates without data."""
+
+    def eval_metrics(self) -> dict[str, Any]:
+        return {'acc': np.array([0.5])}
+
+    def should_stop(self, record: EpochRecord) -> bool:
+        return record.epoch == 1
+
+
+def test_hooks_as_amc_has_them() -> None:
+    net = JobNet()
+    result = net.compressor(epoch=4, trainer=LikeAMC, eval_reader=None, options=TrainerOptions(monitor='acc')).run()
+    assert len(result.records) == 2 and result.stopped == 'should_stop() says so' and result.metrics == {'acc': 0.5}
+
+
 class NoTotal(Trainer):
     def train_losses(self, values: Mapping[str, Any], feed: Mapping[str, Any]) -> dict[str, Any]:
         return {'part': values['loss']}
@@ -78,16 +94,38 @@ class Diverging(Trainer):
         return {'total_loss': values['loss'] * (np.nan if self.context.batch_id == 2 else 1)}
 
 
+class Wordy(Trainer):
+    def train_losses(self, values: Mapping[str, Any], feed: Mapping[str, Any]) -> dict[str, Any]:
+        return {'total_loss': values['loss'], 'remark': 'good'}
+
+
+class Silent(Trainer):
+    def eval_metrics(self) -> Any:
+        return None
+
+
 def test_losses_that_do_not_serve() -> None:
     with pytest.raises(ConfigError, match="return 'total_loss'"):
         _trainer(JobNet(), NoTotal).fit(1)
     with pytest.raises(DataError, match='batch 3 of epoch 0: total_loss is nan'):
         _trainer(JobNet(), Diverging).fit(1)
+    with pytest.raises(DataError, match="'remark' is 'good'"):
+        _trainer(JobNet(), Wordy).fit(1)
+    with pytest.raises(DataError, match=r'eval_metrics\(\) gave None'):
+        _trainer(JobNet(), Silent).fit(1)
     with pytest.raises(ConfigError, match="'f1' is to be monitored, and the evaluation found"):
         _trainer(JobNet(), monitor='f1').fit(1)
     context = JobNet().compressor(eval_reader=None).context
-    with pytest.raises(ConfigError, match="'f1' is to be monitored, and nothing evaluates"):
-        Trainer(context, TrainerOptions(monitor='f1')).fit(1)
+    for given, options in ((context, {}), (JobNet().compressor().context, {'eval_epoch': 0})):
+        with pytest.raises(ConfigError, match="'f1' is to be monitored, and nothing evaluates"):
+            Trainer(given, TrainerOptions(monitor='f1', **options)).fit(1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'loss' is monitored, of which the least is best"):
+        _trainer(JobNet(), monitor='loss').fit(1)
+    unnamed = JobNet()
+    before = unnamed.value('fc')
+    with pytest.raises(ConfigError, match="no 'loss'"):
+        unnamed.compressor(train_fetch_list=[('cost', unnamed.loss_name)], epoch=1).run()
+    np.testing.assert_array_equal(unnamed.value('fc'), before)
 
 
 def test_evaluation_every_few_epochs_and_after_the_last() -> None:
@@ -138,7 +176,7 @@ def test_the_floor_of_the_learning_rate() -> None:
     net = JobNet(_momentum(paddle.optimizer.lr.ExponentialDecay(0.1, 0.1)))
     trainer = _trainer(net, least_learning_rate=0.005)
     records = trainer.fit(9)
-    assert [record.learning_rate for record in records] == pytest.approx([0.01, 0.001])
+    assert [record.learning_rate for record in records] == pytest.approx([0.1, 0.01])
     assert trainer.stopped == 'the learning rate 0.001 is below 0.005'
 
 
@@ -147,7 +185,7 @@ def test_schedules_by_batch_and_on_plateaus() -> None:
     assert _trainer(net, schedule_by='batch').fit(1)[0].learning_rate == pytest.approx(0.1 * 0.5**5)
     plateau = paddle.optimizer.lr.ReduceOnPlateau(0.1, mode='max', factor=0.1, patience=0)
     records = _trainer(JobNet(_momentum(plateau)), Scripted, monitor='acc').fit(4)
-    assert [record.learning_rate for record in records] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert [record.learning_rate for record in records] == pytest.approx([0.1, 0.1, 0.1, 0.01])
     assert _trainer(JobNet(paddle.optimizer.SGD(0.1))).fit(1)[0].learning_rate is None
 
 
@@ -176,9 +214,12 @@ def test_the_best_is_looked_for_anew_when_the_network_changes() -> None:
 
 
 def test_lines_of_json(tmp_path: Path) -> None:
-    records = _trainer(JobNet(), metrics_file=tmp_path / 'log.jsonl').fit(2)
-    lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
+    file = tmp_path / 'new' / 'log.jsonl'
+    records = _trainer(JobNet(), metrics_file=file).fit(2)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [EpochRecord.of(line) for line in lines] == records
+    with pytest.raises(ConfigError, match='is a folder'):
+        _trainer(JobNet(), metrics_file=tmp_path)
 
 
 def test_visualdl_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +266,14 @@ def test_tables_of_ragged_records() -> None:
 
 @pytest.mark.parametrize(
     'options',
-    [{'mode': 'best'}, {'schedule_by': 'step'}, {'eval_epoch': -1}, {'patience': 0}, {'min_delta': -1}],
+    [
+        {'mode': 'best'},
+        {'schedule_by': 'step'},
+        {'eval_epoch': -1},
+        {'patience': 0},
+        {'min_delta': -1},
+        {'least_learning_rate': '1e-5'},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_options_that_do_not_serve(options: dict[str, Any]) -> None:
