@@ -13,9 +13,9 @@ from paddleslim_ng.analysis import LayerCost, ModelFigures, layer_costs, model_s
 from paddleslim_ng.compress.auto_compressed import COMPRESSED, GIVEN, AutoCompressed
 from paddleslim_ng.compress.auto_compressed_page import report_of
 from paddleslim_ng.compress.compressor import Compressor
+from paddleslim_ng.compress.rebuilding import is_quantized
 from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.saved_model_job import SavedModelJob
-from paddleslim_ng.compress.strategies.rebuilding import is_quantized
 from paddleslim_ng.core import Executor
 from paddleslim_ng.deploy import Measurement, measure
 from paddleslim_ng.errors import GraphError, UnsupportedOpError

@@ -11,8 +11,8 @@ import paddle
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.plugins import Distiller
 from paddleslim_ng.compress.readers import Names
+from paddleslim_ng.compress.rebuilding import float_forward
 from paddleslim_ng.compress.shared_network import shared_network
-from paddleslim_ng.compress.strategies.rebuilding import float_forward
 from paddleslim_ng.compress.strategies.teachers import (
     load_teacher,
     merge_teacher,

@@ -13,7 +13,7 @@ import numpy as np
 
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.readers import Feed
-from paddleslim_ng.compress.strategies.rebuilding import is_quantized
+from paddleslim_ng.compress.rebuilding import is_quantized
 from paddleslim_ng.compress.strategies.saved_files import (
     ModelPaths,
     evaluation_feeds,

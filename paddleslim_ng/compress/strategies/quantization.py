@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.rebuilding import is_quantized
 from paddleslim_ng.compress.shared_network import shared_network
-from paddleslim_ng.compress.strategies.rebuilding import is_quantized
 from paddleslim_ng.compress.strategies.saved_files import ModelPaths, evaluation_model, first_feed, write_models
 from paddleslim_ng.compress.strategies.teachers import state_names
 from paddleslim_ng.compress.strategy import Strategy

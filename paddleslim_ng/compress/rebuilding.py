@@ -1,4 +1,4 @@
-"""Training programs as strategies rebuild them: forward, in float, for another optimizer."""
+"""Programs without the fake quantizers that a strategy put in: what others rebuild and save."""
 
 from __future__ import annotations
 
