@@ -22,6 +22,8 @@ _logger = logging.getLogger(__name__)
 _FILE: Final = re.compile(r'step-(\d{10})\.rank-(\d+)-of-(\d+)\.npz')
 _FORMAT: Final = 1
 _OFFERS: Final = 8
+# What a rank has written: nothing, the first checkpoint of a job, or a later one.
+_NOTHING, _FIRST, _MORE = 0, 1, 2
 
 
 class Restored(NamedTuple):
@@ -120,9 +122,10 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         tensors, state = self._training.collect()
         own = _File(step, self._ranks.rank, self._ranks.size)
+        first = not any(file.rank == own.rank and file.step < step for file in self._files())
         about = {'format': _FORMAT, 'step': step, 'rank': own.rank, 'size': own.size, 'position': dict(position or {})}
         target = self._folder / own.name
-        write_snapshot(target, tensors, {**about, **state})
+        write_snapshot(target, tensors, {**about, 'first': first, **state})
         self._discard(own)
         return target
 
@@ -210,11 +213,13 @@ class Checkpoints:
 
     def _agreed(self, steps: list[int]) -> int | None:
         """Return the newest step that all ranks offer."""
-        any_files = bool(self._files())
-        table = self._ranks.gather([int(any_files), *steps, *[-1] * (_OFFERS - len(steps))])
+        table = self._ranks.gather([self._progress(), *steps, *[-1] * (_OFFERS - len(steps))])
         common = set(table[0, 1:].tolist()).intersection(*(row[1:].tolist() for row in table)) - {-1}
         if common:
             return int(max(common))
+        if table[:, 0].max() == _FIRST and table[:, 0].min() == _NOTHING:
+            _logger.warning('a job has ended in %s before all ranks had written: starting over', self._folder)
+            return None
         if table[:, 0].any():
             raise CheckpointError(
                 f'{self._folder} has checkpoints, but no undamaged step that all {self._ranks.size} ranks share; '
@@ -222,3 +227,17 @@ class Checkpoints:
                 'start over'
             )
         return None
+
+    def _progress(self) -> int:
+        """Tell how far this rank has come: nothing written, a first checkpoint that is sound, or more."""
+        files = self._files()
+        own = [file for file in files if (file.rank, file.size) == (self._ranks.rank, self._ranks.size)]
+        if any(file.size != self._ranks.size for file in files) or len(own) > 1:
+            return _MORE
+        if not own:
+            return _NOTHING
+        try:
+            first = read_snapshot(self._folder / own[0].name).state.get('first')
+        except CheckpointError:
+            return _MORE
+        return _FIRST if first else _MORE

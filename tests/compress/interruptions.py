@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
 
-from paddleslim_ng.compress import Compressor, Strategy
+from paddleslim_ng.compress import Compressor, Context, Strategy
+from paddleslim_ng.runtime import snapshot
 from tests.compress.job_net import tensors
-from tests.compress.resume_job import Interrupt
 
 # Callback, epoch and batch; NOWHERE is never reached.
 Point = tuple[str, int, int]
 NOWHERE: Point = ('nowhere', 0, 0)
+
+
+class Interrupt(Strategy):
+    """Calls a function at a point: (callback, epoch, batch)."""
+
+    def __init__(self, point: tuple[str, int, int], action: Callable[[], None]) -> None:
+        super().__init__()
+        self.point, self.action = point, action
+
+    def _at(self, what: str, context: Context) -> None:
+        if self.point[:2] == (what, context.epoch_id) and self.point[2] in (-1, context.batch_id):
+            self.action()
+
+    def on_compression_begin(self, context: Context) -> None:
+        self._at('compression_begin', context)
+
+    def on_epoch_begin(self, context: Context) -> None:
+        self._at('epoch_begin', context)
+
+    def on_batch_begin(self, context: Context) -> None:
+        self._at('batch_begin', context)
+
+    def on_batch_end(self, context: Context) -> None:
+        self._at('batch_end', context)
+
+    def on_epoch_end(self, context: Context) -> None:
+        self._at('epoch_end', context)
+
+    def on_compression_end(self, context: Context) -> None:
+        self._at('compression_end', context)
 
 
 class Interrupted(Exception):
@@ -26,9 +59,34 @@ def interrupt() -> None:
     raise Interrupted
 
 
-def run_until(compressor: Compressor, strategies: Sequence[Strategy], point: Point, seed: int) -> dict[str, Any]:
-    """Run a job that is interrupted at a point, and return everything that it ends with."""
-    for strategy in (*strategies, Interrupt(point, interrupt)):
+def kill() -> None:
+    """End this process as an emergency would, on the spot."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_while_writing(number: int) -> None:
+    """Die in the midst of the write of a checkpoint, when half of a temporary file is on the disk."""
+    write, left = snapshot.atomic_write, [number]
+
+    def writing(path: Any, content: bytes) -> None:
+        left[0] -= 1
+        if not left[0]:
+            Path(path).with_name(f'.{Path(path).name}.0.tmp').write_bytes(content[: len(content) // 2])
+            kill()
+        write(path, content)
+
+    snapshot.atomic_write = writing
+
+
+def run_until(
+    compressor: Compressor,
+    strategies: Sequence[Strategy],
+    point: Point,
+    seed: int,
+    action: Callable[[], None] = interrupt,
+) -> dict[str, Any]:
+    """Run a job that is interrupted at a point, by what an action does, and return everything that it ends with."""
+    for strategy in (*strategies, Interrupt(point, action)):
         compressor.add_strategy(strategy)
     paddle.seed(seed)
     result = compressor.run()

@@ -5,10 +5,8 @@ python -m tests.compress.resume_job FOLDER POINT
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from paddleslim_ng.compress import Compressor, Context, Strategy
 from paddleslim_ng.compress.strategies import UniformPruneStrategy, UnstructuredPruneStrategy
 from paddleslim_ng.core import load_array, store_array
 from paddleslim_ng.distributed import Ranks
-from paddleslim_ng.runtime import snapshot
+from tests.compress.interruptions import NOWHERE, Interrupt, kill, kill_while_writing
 from tests.compress.job_net import ALONE, JobNet, adam, batches, tensors
 
 EPOCHS = 4
@@ -79,39 +77,6 @@ class Rebuild(Strategy):
         self._rebuild(context)
 
 
-class Interrupt(Strategy):
-    """Calls a function at a point: (callback, epoch, batch)."""
-
-    def __init__(self, point: tuple[str, int, int], action: Callable[[], None]) -> None:
-        super().__init__()
-        self.point, self.action = point, action
-
-    def _at(self, what: str, context: Context) -> None:
-        if self.point[:2] == (what, context.epoch_id) and self.point[2] in (-1, context.batch_id):
-            self.action()
-
-    def on_compression_begin(self, context: Context) -> None:
-        self._at('compression_begin', context)
-
-    def on_epoch_begin(self, context: Context) -> None:
-        self._at('epoch_begin', context)
-
-    def on_batch_begin(self, context: Context) -> None:
-        self._at('batch_begin', context)
-
-    def on_batch_end(self, context: Context) -> None:
-        self._at('batch_end', context)
-
-    def on_epoch_end(self, context: Context) -> None:
-        self._at('epoch_end', context)
-
-    def on_compression_end(self, context: Context) -> None:
-        self._at('compression_end', context)
-
-
-NOWHERE = ('nowhere', 0, 0)
-
-
 def job(
     folder: Path | None,
     point: tuple[str, int, int] = NOWHERE,
@@ -152,30 +117,12 @@ def outcome(compressor: Compressor) -> dict[str, Any]:
     return found
 
 
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _kill_while_writing(number: int) -> None:
-    """Die in the midst of the write of a checkpoint, when half of a temporary file is on the disk."""
-    write, left = snapshot.atomic_write, [number]
-
-    def writing(path: Any, content: bytes) -> None:
-        left[0] -= 1
-        if not left[0]:
-            Path(path).with_name(f'.{Path(path).name}.0.tmp').write_bytes(content[: len(content) // 2])
-            _kill()
-        write(path, content)
-
-    snapshot.atomic_write = writing
-
-
 if __name__ == '__main__':
     paddle.enable_static()
     what, first, second = sys.argv[2].split(':')
-    compressor = job(Path(sys.argv[1]), (what, int(first), int(second)), _kill)[1]
+    compressor = job(Path(sys.argv[1]), (what, int(first), int(second)), kill)[1]
     np.random.seed(int(sys.argv[3]))  # noqa: NPY002
     paddle.seed(int(sys.argv[3]))
     if what == 'write':
-        _kill_while_writing(int(first))
+        kill_while_writing(int(first))
     compressor.run()

@@ -6,17 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 import pytest
 
 from paddleslim_ng.compress import Compressor, Strategy
 from paddleslim_ng.compress.strategies import GMPStrategy, GreedyPruneStrategy, SensitivePruneStrategy
-from tests.compress import prune_fleet_job
 from tests.compress.interruptions import NOWHERE, Interrupted, Point, at_points, run_until, whole_runs
 from tests.compress.job_net import JobNet, batches, same
 from tests.compress.prune_net import PruneNet
-from tests.distributed.launching import launch
 
 
 def adam() -> Any:
@@ -90,15 +87,3 @@ def test_what_the_jobs_do(whole: Callable[[str], dict[str, Any]]) -> None:
     assert found['journal'].tolist() == ['GMPStrategy 0', 'SensitivePruneStrategy 2']
     assert found['conv1_mask'].shape == found['conv1'].shape and found['conv1'].shape[0] < 16
     assert (found['conv2'] == 0).mean() > 0.6
-
-
-@pytest.mark.full
-def test_two_ranks_measure_the_same_and_resume(tmp_path: Path) -> None:
-    launch(Path(prune_fleet_job.__file__), [str(tmp_path)], tmp_path / 'log')
-    with np.load(tmp_path / 'rank-0.npz') as first, np.load(tmp_path / 'rank-1.npz') as second:
-        different = {name for name in first.files if not np.array_equal(first[name], second[name])}
-        assert set(first.files) == set(second.files)
-        # Ranks gather the statistics of batch norms from their own batches.
-        assert different == {'batch_norm2d_0.w_1', 'batch_norm2d_0.w_2'}
-        assert first['conv1'].shape[0] < 16
-    assert (tmp_path / 'whole' / 'sensitivities.json').is_file()

@@ -25,8 +25,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def launch(script: Path, arguments: list[str], log: Path, ranks: int = 2, seconds: float = 120) -> None:
-    """Run a script on several ranks with Paddle's launcher and fail with their logs where it fails."""
+def run(script: Path, arguments: list[str], log: Path, ranks: int = 2, seconds: float = 120) -> int:
+    """Run a script on several ranks with Paddle's launcher and return how it ended."""
     command = [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(ranks), '--log_dir', str(log)]
     done = subprocess.run(
         [*command, str(script), *arguments],
@@ -36,7 +36,12 @@ def launch(script: Path, arguments: list[str], log: Path, ranks: int = 2, second
         timeout=seconds,
         check=False,
     )
-    assert done.returncode == 0, logs(log)
+    return done.returncode
+
+
+def launch(script: Path, arguments: list[str], log: Path, ranks: int = 2, seconds: float = 120) -> None:
+    """Run a script on several ranks and fail with their logs where it fails."""
+    assert run(script, arguments, log, ranks, seconds) == 0, logs(log)
 
 
 def logs(folder: Path) -> str:

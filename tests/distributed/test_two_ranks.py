@@ -171,6 +171,8 @@ def test_a_truncated_file_takes_all_ranks_one_checkpoint_back(found: list[Any]) 
         assert one['checkpoints']['nothing'] is True
         assert one['checkpoints']['restored'] == [2, {'epoch': 1}, 2]
         assert one['checkpoints']['again'] == one['checkpoints']['straight']
+        assert one['checkpoints']['begun'][:2] == [None, None]
+        assert 'the ranks have [[2, 1], []]' in one['checkpoints']['begun'][2]
     # Statistics of batch norm and the random numbers belong to a rank.
     assert found[0]['checkpoints']['straight'] != found[1]['checkpoints']['straight']
 
