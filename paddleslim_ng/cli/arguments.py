@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from paddleslim_ng.cli import (
+    compress_arguments,
     config_arguments,
     launch_arguments,
     prune_arguments,
@@ -18,8 +19,8 @@ __all__ = ['FORMATS', 'build_parser']
 FORMATS = ('lite', 'pdmodel', 'json', 'onnx')
 
 _ABOUT = """\
-Look into Paddle inference models, convert, prune and quantize them, prove the result and measure it; launch training
-jobs.
+Look into Paddle inference models, convert, prune, quantize and compress them, prove the result and measure it; launch
+training jobs.
 
 A MODEL is named by its path without suffix (out/net for out/net.json and out/net.pdiparams), by its program file
 (out/net.json, out/net.pdmodel), or by a folder that holds one model. Where the files have other names, give the folder,
@@ -43,6 +44,7 @@ examples, from a Paddle 3 model to a phone:
   paddleslim-ng sensitivity out/net.json --data images.npy -o sensitivities.json
   paddleslim-ng prune out/net.json --sensitivities sensitivities.json --flops 0.5 -o pruned/net
   paddleslim-ng quantize out/net.json --data images.npy -o int8/net
+  paddleslim-ng compress --config compress.yaml out/net.json --data images.npy -o small
 
 `paddleslim-ng COMMAND --help` explains a command.
 
@@ -126,6 +128,10 @@ def build_parser() -> argparse.ArgumentParser:
     _model(prune)
     prune_arguments.add_arguments(prune)
     _shapes(prune)
+    compress = _command(commands, 'compress', 'prune, distil and quantize in one job', compress_arguments.ABOUT)
+    _model(compress, required=False)
+    compress_arguments.add_arguments(compress)
+    _shapes(compress)
     config_arguments.add_arguments(
         _command(commands, 'config', 'check configurations of the Compressor', config_arguments.ABOUT)
     )
@@ -213,8 +219,12 @@ def _measure(parser: argparse.ArgumentParser) -> None:
     _interpreter(parser)
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('model', metavar='MODEL', help='path without suffix, program file, or folder')
+def _model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    named = 'path without suffix, program file, or folder'
+    if required:
+        parser.add_argument('model', metavar='MODEL', help=named)
+    else:
+        parser.add_argument('model', nargs='?', metavar='MODEL', help=f"{named} (default: the configuration's)")
     _filenames(parser, 'where MODEL is a folder')
 
 

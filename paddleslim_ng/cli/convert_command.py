@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from paddleslim_ng.cli.model_argument import find_files, load_model, prefix_of, read_arrays
+from paddleslim_ng.cli.model_argument import find_files, load_model, read_arrays
 from paddleslim_ng.cli.program import Outcome
 from paddleslim_ng.errors import ConfigError
 
@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
 
 def _beside(arguments: argparse.Namespace) -> Path:
     """Return where the result goes by default: beside the model, under its name."""
+    from paddleslim_ng.runtime.model_files import prefix_of
+
     named = arguments.model_filename
     return Path(arguments.model, Path(named).stem) if named else prefix_of(arguments.model)
 

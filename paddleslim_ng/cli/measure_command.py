@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from paddleslim_ng.cli.model_argument import feeds_for, find_files, load_model, prefix_of, read_arrays, read_shapes
+from paddleslim_ng.cli.model_argument import feeds_for, find_files, load_model, read_arrays, read_shapes
 from paddleslim_ng.cli.program import Outcome
 from paddleslim_ng.errors import ConfigError
 
@@ -14,8 +14,8 @@ __all__ = ['run']
 
 def run(arguments: argparse.Namespace) -> Outcome:
     """Time models on every engine of this machine."""
-    labels = _labels(arguments.models)
     shapes, arrays = read_shapes(arguments.shape), read_arrays(arguments.feeds)
+    labels = _labels(arguments.models)
     from paddleslim_ng.deploy import measure
 
     paths = [*arguments.models, *([arguments.original] if arguments.original else [])]
@@ -42,5 +42,7 @@ def _labels(paths: Sequence[str]) -> list[str]:
     """
     if len(set(paths)) < len(paths):
         raise ConfigError('a model is given twice; to compare a model with itself, give it as --original, too')
+    from paddleslim_ng.runtime.model_files import prefix_of
+
     names = [prefix_of(path).name for path in paths]
     return names if len(set(names)) == len(names) and 'original' not in names else list(paths)

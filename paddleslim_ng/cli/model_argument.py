@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddleslim_ng.errors import ConfigError, DataError
@@ -16,24 +15,7 @@ if TYPE_CHECKING:
     from paddleslim_ng.runtime import InferenceModel
     from paddleslim_ng.runtime.model_files import ModelFiles
 
-__all__ = ['feeds_for', 'find_files', 'load_model', 'prefix_of', 'read_arrays', 'read_shapes']
-
-_PROGRAMS = ('.json', '.pdmodel')
-_FORMATS = {'.json': 'pir', '.pdmodel': 'legacy'}
-
-
-def prefix_of(path: str) -> Path:
-    """Return the path without suffix of a model that is named by that, by its program file or by its folder."""
-    given = Path(path)
-    if given.suffix in (*_PROGRAMS, '.pdiparams'):
-        return given.with_suffix('')
-    if given.is_dir() and not (given / '__model__').is_file():
-        found = sorted({item.with_suffix('') for item in given.iterdir() if item.suffix in _PROGRAMS})
-        if len(found) == 1:
-            return found[0]
-        names = ', '.join(item.name for item in found) or 'none'
-        raise DataError(f'the folder {path!r} holds {len(found)} models ({names}): name one, or give --model-filename')
-    return given
+__all__ = ['feeds_for', 'find_files', 'load_model', 'read_arrays', 'read_shapes']
 
 
 def find_files(path: str, arguments: argparse.Namespace) -> ModelFiles:
@@ -42,12 +24,9 @@ def find_files(path: str, arguments: argparse.Namespace) -> ModelFiles:
     Raises:
         DataError: one is missing.
     """
-    from paddleslim_ng.runtime.model_files import find_model
+    from paddleslim_ng.runtime.model_files import find_named_model
 
-    names = (arguments.model_filename, arguments.params_filename)
-    if any(names):
-        return find_model(path, *names)
-    return find_model(prefix_of(path), prefer=_FORMATS.get(Path(path).suffix))
+    return find_named_model(path, arguments.model_filename, arguments.params_filename)
 
 
 def load_model(path: str, arguments: argparse.Namespace) -> InferenceModel:

@@ -28,6 +28,7 @@ _COMMANDS = {
     'quantize': 'paddleslim_ng.cli.quantize_command',
     'sensitivity': 'paddleslim_ng.cli.sensitivity_command',
     'prune': 'paddleslim_ng.cli.prune_command',
+    'compress': 'paddleslim_ng.cli.compress_command',
     'config': 'paddleslim_ng.cli.config_command',
     'launch': 'paddleslim_ng.cli.launch_command',
 }

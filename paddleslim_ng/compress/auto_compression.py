@@ -20,7 +20,7 @@ from paddleslim_ng.compress.saved_model_job import EvalFunction, SavedModelJob, 
 from paddleslim_ng.compress.trainer_options import TrainerOptions
 from paddleslim_ng.deploy import find_interpreter
 from paddleslim_ng.errors import ConfigError, nearest_names
-from paddleslim_ng.runtime.model_files import ModelFiles, find_model
+from paddleslim_ng.runtime.model_files import ModelFiles, find_named_model
 
 if TYPE_CHECKING:
     from paddleslim_ng.compress.configuration import CompressionConfig
@@ -35,7 +35,7 @@ _Config = Union['CompressionConfig', Mapping[str, Any], str, 'os.PathLike[str]']
 
 
 def auto_compress(
-    model_dir: str | os.PathLike[str] | None,
+    model_dir: str | os.PathLike[str] | ModelFiles | None,
     train_data: Any,
     eval_data: Any,
     config: _Config,
@@ -64,8 +64,8 @@ def auto_compress(
     results anew. A folder of another job is refused.
 
     Args:
-        model_dir: path without suffix of a model of either format, or a folder of Paddle's; that of the configuration
-            where None.
+        model_dir: path without suffix or program file of a model of either format, a folder that holds one, or its
+            files; that of the configuration where None.
         train_data: batches of the model's inputs, in any form that :class:`~paddleslim_ng.compress.Compressor` takes.
         eval_data: batches to compare outputs on; None where there is an ``eval_function``.
         config: a YAML file, a mapping like one, or a loaded configuration, this package's or PaddleSlim's
@@ -144,7 +144,10 @@ def _distiller(given: str | Distiller) -> Distiller:
 
 
 def _find(
-    path: str | os.PathLike[str] | None, program: str | None, parameters: str | None, configured: ConfiguredModel | None
+    path: str | os.PathLike[str] | ModelFiles | None,
+    program: str | None,
+    parameters: str | None,
+    configured: ConfiguredModel | None,
 ) -> ModelFiles:
     """Return the files of the model: what the arguments say goes before the configuration."""
     if path is None and configured is not None:
@@ -153,7 +156,9 @@ def _find(
         parameters = parameters or configured.params_filename
     if path is None:
         raise ConfigError('model_dir is missing, here and in the configuration')
-    return find_model(path, program, parameters)
+    if isinstance(path, ModelFiles):
+        return path
+    return find_named_model(path, program, parameters)
 
 
 def _keep_apart(files: ModelFiles, folder: Path) -> None:

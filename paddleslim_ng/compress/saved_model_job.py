@@ -59,7 +59,7 @@ class SavedModelTrainer(Trainer):
         self.went_on = (epoch, batch) if epoch or batch else None
         return super().fit(epochs, observer, epoch=epoch, batch=batch, least=least)
 
-    def should_stop(self, record: EpochRecord) -> str | None:
+    def should_stop(self, record: EpochRecord) -> str | bool | None:
         """Tell after an epoch why training ends here, or None to go on."""
         if self._target is not None and record.metrics.get(self._target[0], -np.inf) >= self._target[1]:
             name, value = self._target

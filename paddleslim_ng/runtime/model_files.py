@@ -10,7 +10,16 @@ from typing import Final, NamedTuple
 from paddleslim_ng.core.paddle_compat import in_pir_mode
 from paddleslim_ng.errors import DataError
 
-__all__ = ['PARAMETERS', 'PROGRAMS', 'ModelFiles', 'find_model', 'format_of', 'model_files']
+__all__ = [
+    'PARAMETERS',
+    'PROGRAMS',
+    'ModelFiles',
+    'find_model',
+    'find_named_model',
+    'format_of',
+    'model_files',
+    'prefix_of',
+]
 
 PARAMETERS: Final = '.pdiparams'
 PROGRAMS: Final = {'pir': '.json', 'legacy': '.pdmodel'}
@@ -69,6 +78,47 @@ def find_model(
     if params_filename is None:
         return ModelFiles(program, prefix)
     return ModelFiles(program, _first([prefix / (params_filename + PARAMETERS), prefix / params_filename], path_prefix))
+
+
+def find_named_model(
+    path: str | os.PathLike[str], model_filename: str | None = None, params_filename: str | None = None
+) -> ModelFiles:
+    """Find a model as people name it: by a path without suffix, a program file, or a folder that holds one model.
+
+    Args:
+        path: see above.
+        model_filename: as with :func:`find_model`, which is followed where a file name is given.
+        params_filename: the same.
+
+    Raises:
+        DataError: a file is missing, or the folder holds several models.
+    """
+    if model_filename is not None or params_filename is not None:
+        return find_model(path, model_filename, params_filename)
+    formats = {suffix: ir for ir, suffix in PROGRAMS.items()}
+    return find_model(prefix_of(path), prefer=formats.get(Path(path).suffix))
+
+
+def prefix_of(path: str | os.PathLike[str]) -> Path:
+    """Return the path without suffix of a model that is named by that, by its program file or by its folder.
+
+    Raises:
+        DataError: the folder holds several models, or none.
+    """
+    path, programs = Path(path), PROGRAMS.values()
+    if path.suffix in (*programs, PARAMETERS):
+        return path.with_suffix('')
+    beside = any(path.with_name(path.name + suffix).is_file() for suffix in programs)
+    if beside or not path.is_dir() or (path / _OLD_PROGRAM).is_file():
+        return path
+    found = sorted({item.with_suffix('') for item in path.iterdir() if item.suffix in programs})
+    if len(found) == 1:
+        return found[0]
+    names = ', '.join(item.name for item in found) or 'none'
+    raise DataError(
+        f'the folder {os.fspath(path)!r} holds {len(found)} models ({names}): name one, or give its file names '
+        '(model_filename, params_filename)'
+    )
 
 
 def model_files(path_prefix: str | os.PathLike[str]) -> tuple[Path, Path]:
