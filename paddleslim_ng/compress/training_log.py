@@ -30,11 +30,16 @@ class TrainingLog:
     def __init__(self, options: TrainerOptions) -> None:
         self._file = _writable(options.metrics_file) if options.metrics_file is not None else None
         self._writer = _visualdl_writer(options.visualdl) if options.visualdl is not None else None
+        self._head = ''
 
     def write(self, records: Sequence[EpochRecord]) -> None:
         """Write the newest of the records down; the file always holds all of them."""
         newest = records[-1]
-        _LOG.info('%s', format_table(records[-1:]))
+        head, *rows = format_table(records).split('\n')
+        if head != self._head:
+            _LOG.info('%s', head)
+            self._head = head
+        _LOG.info('%s', rows[-1])
         if self._file is not None:
             lines = ''.join(json.dumps(record.as_dict()) + '\n' for record in records)
             atomic_write(self._file, lines.encode())
