@@ -14,7 +14,7 @@ from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import EvalFunction
 from paddleslim_ng.compress.job import JobCallbacks
 from paddleslim_ng.compress.optimizers import OptimizerLike
-from paddleslim_ng.compress.preparation import prepare_programs
+from paddleslim_ng.compress.preparation import prepare_programs, require_parameters
 from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.rollback import remember_origin
 from paddleslim_ng.compress.strategy import Strategy
@@ -46,7 +46,7 @@ class Compressor:
             Readers that shuffle by an ``epoch`` attribute or ``set_epoch`` are told the number of the epoch.
         train_feed_list: ``[(readable name, variable name)]`` of the inputs, in the order of a batch's arrays.
         train_fetch_list: the same of what is watched in training; the one called ``loss`` is minimized.
-        eval_program: an evaluation clone of ``train_program`` where None.
+        eval_program: brought into test mode; a clone of ``train_program`` where None.
         eval_reader: evaluation data.
         eval_feed_list: as for training where None.
         eval_fetch_list: metrics; as for training where None.
@@ -68,8 +68,8 @@ class Compressor:
         budget: limits.
         cache_path: folder for samples of the evaluation data.
         seed: of the strategies' random numbers.
-        clip: clip of gradients for optimizers made here.
-        amp: options of mixed precision for optimizers made here.
+        clip: clip of gradients for the optimizers above, which the job puts in, where they have none of their own.
+        amp: options of mixed precision for them.
         ranks: the job's processes; those of the launcher where None.
 
     Attributes:
@@ -156,6 +156,8 @@ class Compressor:
             amp=amp,
             ranks=ranks,
         )
+        if not callable(trainer):
+            raise ConfigError(f'trainer is a class or function of (context, options), not {trainer!r}')
         if self.context.eval_reader is not None and self.context.eval_reader.is_exhaustible():
             raise ConfigError('eval_reader is a generator, which gives its batches once: give the function')
         self.strategies: dict[str, Strategy] = {}
@@ -240,6 +242,8 @@ class Compressor:
         if self._ran:
             raise ConfigError('this job has run: make a new Compressor to go on from its checkpoints')
         context, epochs = self.context, self.epochs()
+        if not epochs and not self.strategies:
+            raise ConfigError('there is nothing to do: give a number of epochs, or add strategies')
         if epochs and not context.is_trained():
             context.loss_name()
         self._ran = True
@@ -247,6 +251,8 @@ class Compressor:
         context.epoch = epochs
         remember_origin(context, self.strategies)
         trainer = self._trainer_factory(context, self.options)
+        if not isinstance(trainer, Trainer):
+            raise ConfigError(f'trainer(context, options) returned {trainer!r}, which is no slim.compress.Trainer')
         checkpoints = self._checkpoints(trainer)
         position = checkpoints.restore() if checkpoints is not None else None
         job = JobCallbacks(context, list(self.strategies.values()), checkpoints, self.checkpoint_every)
@@ -264,6 +270,7 @@ class Compressor:
         start = position if position is not None else Position(0, 0)
         context.epoch, context.epoch_id, context.batch_id = epochs, start.epoch, start.batch
         if position is None:
+            require_parameters(context)
             job.compression_begin()
         for strategy in self.strategies.values():
             if epochs and strategy.start_epoch >= epochs:

@@ -91,13 +91,19 @@ def apply_to_context(settings: CompressorSettings, context: Context, steps: Call
         context.budget = Budget(**settings.budget.model_dump())
     if context.train_optimizer is None and settings.optimizer is not None:
         train = settings.optimizer
-        context.train_optimizer = OptimizerSource(lambda: make_optimizer(train, steps), 'optimizer')
+        context.train_optimizer = OptimizerSource(
+            lambda: make_optimizer(train, steps), 'optimizer', clip=context.clip, amp=context.amp
+        )
     if not context.has_distiller_optimizer() and settings.distiller_optimizer is not None:
         distiller = settings.distiller_optimizer
-        context.distiller_optimizer = OptimizerSource(lambda: make_optimizer(distiller, steps), 'distiller_optimizer')
-    for source in (context.train_optimizer, context.distiller_optimizer):
-        if source is not None and settings.amp is not None:
-            source.amp = mixed_precision(settings.amp)
+        context.distiller_optimizer = OptimizerSource(
+            lambda: make_optimizer(distiller, steps), 'distiller_optimizer', clip=context.clip, amp=context.amp
+        )
+    if settings.amp is not None:
+        context.amp = mixed_precision(settings.amp)
+        for source in (context.train_optimizer, context.distiller_optimizer):
+            if source is not None:
+                source.amp = context.amp
 
 
 def make_optimizer(settings: BaseModel, steps: Callable[[], int]) -> Any:

@@ -36,7 +36,7 @@ class Context(JobPrograms):
         train_reader: training data, see :class:`~paddleslim_ng.compress.readers.Reader`.
         train_feed_list: ``[(readable name, variable name)]`` of the inputs; names, Variables and Values alone do, too.
         train_fetch_list: the same of what is watched in training; the one called ``loss`` is minimized.
-        eval_program: evaluated; an evaluation clone of the training program where None.
+        eval_program: evaluated, in test mode; a clone of the training program where None.
         eval_reader: evaluation data; none where functions evaluate.
         eval_feed_list: inputs of the evaluation program; as for training where None.
         eval_fetch_list: metrics of the evaluation program; as for training where None.

@@ -27,13 +27,14 @@ class OptimizerSource:
     of its learning rate begin anew with every rebuild, and the object itself never changes.
 
     Args:
-        given: a function without arguments that returns an optimizer of Paddle, or such an optimizer, not yet used.
+        given: a function without arguments, or a class, that makes an optimizer of Paddle; or such an optimizer, not
+            yet used.
         role: how errors name it, such as ``'train_optimizer'``.
         clip: a clip of gradients for optimizers that have none of their own.
         amp: options of ``paddle.static.amp.decorate``, for mixed precision; see :func:`attach_optimizer`.
 
     Raises:
-        ConfigError: it is neither, or an optimizer that has minimized already.
+        ConfigError: it is neither, or an optimizer that has minimized already; or ``clip`` is no clip.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class OptimizerSource:
         self.role, self.clip = role, clip
         self.amp = dict(amp) if amp is not None else None
         self._factory: Callable[[], Any]
-        if hasattr(given, 'minimize'):
+        if clip is not None and not callable(clip):
+            raise ConfigError(f'clip is one of paddle.nn.ClipGradByGlobalNorm and the like, not {clip!r}')
+        if hasattr(given, 'minimize') and not isinstance(given, type):
             if getattr(given, '_accumulators', None) or getattr(given, '_learning_rate_map', None):
                 raise ConfigError(
                     f'{role} has minimized a program already and carries its state: give a function that makes one'

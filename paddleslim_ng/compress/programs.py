@@ -63,15 +63,14 @@ class JobPrograms:
         self.train_program = raw_program(train_program, 'train_program')
         self.train_feed_list = named_variables(train_feed_list or (), self.train_program, 'train_feed_list')
         self.train_fetch_list = named_variables(train_fetch_list or (), self.train_program, 'train_fetch_list')
-        self.eval_program: Any = (
-            clone_program(self.train_program, for_test=True)
-            if eval_program is None
-            else raw_program(eval_program, 'eval_program')
-        )
+        evaluated = self.train_program if eval_program is None else raw_program(eval_program, 'eval_program')
+        # One that trains, or is in training mode, would learn from what it is evaluated with.
+        self.eval_program: Any = clone_program(evaluated, for_test=True)
         feeds = self.train_feed_list if eval_feed_list is None else eval_feed_list
         fetches = self.train_fetch_list if eval_fetch_list is None else eval_fetch_list
         self.eval_feed_list = named_variables(feeds, self.eval_program, 'eval_feed_list')
         self.eval_fetch_list = named_variables(fetches, self.eval_program, 'eval_fetch_list')
+        self.clip, self.amp = clip, amp
         self.train_optimizer = optimizer_source(train_optimizer, 'train_optimizer', clip, amp)
         self._distiller_optimizer = optimizer_source(distiller_optimizer, 'distiller_optimizer', clip, amp)
         self.epoch_id = 0

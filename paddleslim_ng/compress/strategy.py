@@ -50,6 +50,11 @@ class Strategy:
         ConfigError: an epoch is no whole number from 0, or the end does not lie behind the start.
     """
 
+    # For classes whose constructor does not call this one.
+    name = ''
+    start_epoch = 0
+    end_epoch = 0
+
     def __init__(self, start_epoch: int = 0, end_epoch: int = 0) -> None:
         for key, value in (('start_epoch', start_epoch), ('end_epoch', end_epoch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,7 +62,9 @@ class TrainerOptions:
                 raise ConfigError(f'{name} is a whole number from {least}, not {value!r}')
         for name in ('min_delta', 'least_learning_rate'):
             number = getattr(self, name)
-            if number is not None and (isinstance(number, bool) or not isinstance(number, Real) or not number >= 0):
+            if number is None and name == 'least_learning_rate':
+                continue
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not number >= 0:
                 raise ConfigError(f'{name} is a number from 0, not {number!r}')
 
 

@@ -53,11 +53,26 @@ def test_training_is_that_of_a_plain_loop() -> None:
     assert result.train_program is not net.main and result.records[2].learning_rate == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize('given', ['factory', 'object'])
+class ScheduledAdam(paddle.optimizer.Adam):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(paddle.optimizer.lr.StepDecay(0.01, step_size=2))
+
+
+def test_evaluation_trains_nothing() -> None:
+    """Neither by an optimizer nor by batch norms, where somebody gives the training program for evaluation."""
+    net = JobNet()
+    context = net.compressor(eval_program=net.main).context
+    before = tensors(net.main, net.scope)
+    results = context.run_eval_graph().as_dict()
+    same(tensors(net.main, net.scope), before)
+    assert results == JobNet().compressor().context.run_eval_graph().as_dict()
+
+
+@pytest.mark.parametrize('given', ['factory', 'class', 'object'])
 def test_the_train_optimizer_serves_a_program_without_one(given: str) -> None:
     net, plain = JobNet(minimize=False), JobNet()
     paddle.seed(5)
-    optimizer = adam() if given == 'object' else adam
+    optimizer = {'factory': adam, 'class': ScheduledAdam, 'object': adam()}[given]
     result = net.compressor(epoch=2, train_optimizer=optimizer).run()
     paddle.seed(5)
     plain.compressor(epoch=2).run()
@@ -210,17 +225,25 @@ def test_arguments_that_do_not_fit() -> None:
         ({'checkpoint_every': 0}, ConfigError, 'checkpoint_every'),
         ({'train_optimizer': 'sgd'}, ConfigError, 'train_optimizer is an optimizer'),
         ({'eval_func': {'acc': 3}}, ConfigError, "eval_func 'acc'"),
+        ({'trainer': 3}, ConfigError, 'trainer is a class'),
+        ({'train_optimizer': adam, 'clip': 1.0}, ConfigError, 'clip is one of'),
         ({'train_program': None}, ConfigError, 'train_program is missing'),
     ):
         with pytest.raises(error, match=message):
             net.compressor(**options)
     for options, message in (
         ({}, 'train_program has no optimizer'),
+        ({'scope': paddle.static.Scope(), 'train_optimizer': adam}, 'no values of .* parameters.*run the startup'),
+        ({'trainer': lambda context, options: None, 'train_optimizer': adam}, 'which is no slim.compress.Trainer'),
         ({'train_optimizer': adam, 'loss': 'lost'}, "no 'lost'.*it has \\['loss'\\]"),
         ({'train_reader': None, 'train_optimizer': adam}, 'there is no train_reader'),
     ):
         with pytest.raises(ConfigError, match=message):
             net.compressor(epoch=1, **options).run()
+    with pytest.raises(ConfigError, match='nothing to do'):
+        net.compressor(train_optimizer=adam).run()
+    with pytest.raises(ConfigError, match='clip would change nothing: the job makes no optimizer'):
+        JobNet().compressor(clip=paddle.nn.ClipGradByNorm(1.0), epoch=1).run()
     used = adam()
     JobNet(used)
     with pytest.raises(ConfigError, match='has minimized a program already'):

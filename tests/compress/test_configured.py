@@ -49,7 +49,7 @@ def test_a_file_drives_the_job(tmp_path: Path) -> None:
     result = net.compressor(options=TrainerOptions(eval_epoch=3)).config(file).run()
     assert [entry.strategy for entry in result.journal] == ['sparse', 'thin']
     assert len(result.records) == 3 and [bool(record.metrics) for record in result.records] == [False, False, True]
-    rates = [0.1 * (1 + np.cos(np.pi * step / 3)) / 2 for step in (1, 2, 3)]
+    rates = [0.1 * (1 + np.cos(np.pi * step / 3)) / 2 for step in (0, 1, 2)]
     assert [record.learning_rate for record in result.records] == pytest.approx(rates, abs=1e-9)
     assert len(list((tmp_path / 'checkpoints').iterdir())) == 3
     assert 'multiply-accumulates, where 10 are allowed' in result.exceeded[0]

@@ -147,14 +147,14 @@ def test_programs_are_replaced_together_or_not_at_all() -> None:
     net = JobNet()
     context = _context(net)
     train = clone_program(net.main)
-    empty = paddle.static.Program()
+    evaluated, empty = context.eval_program, paddle.static.Program()
     strategy = Strategy()
     strategy.name = 'mine'
     with pytest.raises(GraphError):
         context.replace_programs(strategy, train, empty)
     assert context.train_program is net.main and context.journal == [] and context.generation == 0
     context.replace_programs(strategy, train, train_fetch_list=[('total', net.loss), 'x'], note={'a': 1})
-    assert context.train_program is train and context.eval_program is net.test
+    assert context.train_program is train and context.eval_program is evaluated
     assert context.train_fetch_list == [('total', net.loss_name), ('x', 'x')]
     entry = context.journal[0]
     assert (entry.strategy, entry.epoch_id, entry.note, context.generation) == ('mine', 0, {'a': 1}, 1)
