@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from paddle.nn import functional
 
 import paddleslim_ng as slim
 from paddleslim_ng.errors import DeployError
-from paddleslim_ng.runtime import InferenceModel
+from paddleslim_ng.runtime import InferenceModel, SavedModel
 from paddleslim_ng.runtime.predictor_process import PredictorProcess
+from paddleslim_ng.runtime.worker_process import WorkerProcess
 
 BATCH = 64
 ESTIMATED = 10  # batches that the statistics of batch norm are estimated from
@@ -50,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser, model: str, scale: float, output:
 def add_measuring_flags(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument('--repeats', type=int, default=20, help='counted runs of each model (default: 20)')
     parser.add_argument('--engines', nargs='+', metavar='NAME', help='to measure on: onednn, int8, ... (default: all)')
-    parser.add_argument('--output', type=Path, default=Path(output), help=f'folder of the results (default: {output})')
+    parser.add_argument('-o', '--output', type=Path, default=Path(output), help=f'of the results (default: {output})')
 
 
 def begin(options: argparse.Namespace) -> Any:
@@ -128,10 +130,10 @@ def estimate_batch_norm(program: Any, part: Any, scope: Any, seed: int) -> None:
         slim.quant.reestimate_batch_norm(program, list(batches(part, ESTIMATED, seed)), scope)
 
 
-def accuracy(scores: Callable[[Any], Any], part: Any) -> float:
+def accuracy(scores: Callable[[Any], Any], part: Any, batch: int = 100) -> float:
     """Return the share of images whose class has the highest score."""
     right = 0
-    for images, labels in slim.data.BatchReader(part, 100)():
+    for images, labels in slim.data.BatchReader(part, batch)():
         right += int((scores(images).argmax(axis=1) == labels[:, 0]).sum())
     return right / len(part)
 
@@ -143,7 +145,7 @@ def in_executor(model: InferenceModel) -> Callable[[Any], Any]:
     return scores
 
 
-def save(model: InferenceModel, path: Path) -> slim.runtime.SavedModel:
+def save(model: InferenceModel, path: Path) -> SavedModel:
     program, feeds, fetches, scope = model
     return slim.runtime.save_inference_model(program, path, feeds, fetches, scope)
 
@@ -153,26 +155,45 @@ def reloaded(path: Path) -> Callable[[Any], Any]:
     return in_executor(slim.runtime.load_inference_model(path, paddle.static.Scope()))
 
 
-def in_int8(files: slim.quant.ExportedModel, part: Any) -> float | None:
-    """Return the accuracy of Paddle Inference's int8 kernels; None where they cannot run here."""
+def files_of(path: Path) -> tuple[Path, Path]:
+    return slim.runtime.inference_model.model_files(path)
+
+
+def in_inference(path: Path, part: Any, precision: str = 'fp32') -> float | None:
+    """Return the accuracy in Paddle Inference; None where its kernels of that precision cannot run here."""
     try:
-        with PredictorProcess(files.program_file, files.parameter_file, precision='int8') as process:
-
-            def scores(images: Any) -> Any:
-                process.set_inputs({process.inputs[0]: images})
-                process.run()
-                return next(iter(process.outputs().values()))
-
-            return accuracy(scores, part)
+        with PredictorProcess(*files_of(path), precision=precision) as process:
+            return accuracy(in_process(process), part)
     except DeployError as error:
-        print(f'int8 is left out: {error}')
+        print(f'{precision} in Paddle Inference is left out: {error}')
         return None
+
+
+def in_lite(path: Path, part: Any, precision: str) -> float | None:
+    """Return the accuracy in Paddle Lite on this machine, image by image; None where it cannot run here."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = slim.deploy.to_lite(path, Path(folder, 'x86'), 'x86', precision, check=False).file
+            with slim.deploy.LiteProcess(file) as process:
+                return accuracy(in_process(process), part, 1)
+    except DeployError as error:
+        print(f'{precision} in Paddle Lite is left out: {error}')
+        return None
+
+
+def in_process(process: WorkerProcess) -> Callable[[Any], Any]:
+    def scores(images: Any) -> Any:
+        process.set_inputs({process.inputs[0]: images})
+        process.run()
+        return next(iter(process.outputs().values()))
+
+    return scores
 
 
 def deliver(chosen: Path, float_model: Path, images: Any, options: argparse.Namespace) -> None:
     """Keep chosen files as ``int8``, convert them for the phone, and say what they bring on every engine."""
     kept = options.output / 'int8'
-    for file in slim.runtime.inference_model.model_files(chosen):
+    for file in files_of(chosen):
         shutil.copyfile(file, kept.with_suffix(file.suffix))
     try:
         print(slim.deploy.to_lite(kept, options.output / 'int8-arm', 'arm', 'int8').report)

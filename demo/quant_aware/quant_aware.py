@@ -138,7 +138,7 @@ def try_way(name: str, start: digits.Network, parts: Any, options: argparse.Name
     print(f'{name}: accuracy {simulated:.4f} with integers simulated, {converted:.4f} with integers in the program')
     files = export(name, net, images[: digits.BATCH], options)
     trained = digits.accuracy(digits.reloaded(files.prefix), parts.test)
-    return Row(plain, trained, digits.in_int8(files, parts.test), zeros(net), files.file_bytes)
+    return Row(plain, trained, digits.in_inference(files.prefix, parts.test, 'int8'), zeros(net), files.file_bytes)
 
 
 def show(before: float, size: int, rows: Mapping[str, Row]) -> None:

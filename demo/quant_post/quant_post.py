@@ -101,7 +101,7 @@ def try_observer(
     )
     scores = digits.reloaded(files.prefix)
     validation, test = digits.accuracy(scores, parts.validation), digits.accuracy(scores, parts.test)
-    return Row(validation, test, digits.in_int8(files, parts.test), files.file_bytes)
+    return Row(validation, test, digits.in_inference(files.prefix, parts.test, 'int8'), files.file_bytes)
 
 
 def show(before: Row, rows: Mapping[str, Row]) -> None:

@@ -13,7 +13,7 @@ from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, load_arr
 from paddleslim_ng.core.expressions import Expressions
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.core.ir_mode import matching_ir
-from paddleslim_ng.core.teachers import teacher_of
+from paddleslim_ng.core.teachers import distillation_of, teacher_of
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.quant.aware_records import Record, note, note_skipped
 from paddleslim_ng.quant.aware_targets import aware_targets
@@ -194,14 +194,18 @@ def _makers(graph: GraphWrapper, results: list[VarWrapper]) -> list[Any]:
 
 def _report(graph: GraphWrapper, targets: Targets) -> None:
     _log.info('%d operators are quantized', len(targets.operators))
-    teachers = {output: teacher for output in targets.skipped if (teacher := _teacher_that_makes(graph, output))}
-    for teacher, count in Counter(teachers.values()).items():
-        _log.info('%d operators of the merged teacher %r stay in float', count, teacher)
+    owners = {output: owner for output in targets.skipped if (owner := _owner(graph, output))}
+    for owner, count in Counter(owners.values()).items():
+        _log.info('%d operators of %s stay in float', count, owner)
     for output, reason in targets.skipped.items():
-        if output not in teachers:
+        if output not in owners:
             _log.warning('the operator that makes %r stays in float: %s', output, reason)
 
 
-def _teacher_that_makes(graph: GraphWrapper, output: str) -> str | None:
-    makers = graph.var(output).inputs() if graph.has_var(output) else []
-    return teacher_of(makers[0]) if makers else None
+def _owner(graph: GraphWrapper, output: str) -> str | None:
+    """Return what the maker of a tensor belongs to beside the network."""
+    for maker in graph.var(output).inputs() if graph.has_var(output) else ():
+        for kind, name in (('merged teacher', teacher_of(maker)), ('distillation loss', distillation_of(maker))):
+            if name is not None:
+                return f'the {kind} {name!r}'
+    return None
