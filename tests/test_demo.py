@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import paddleslim_ng as slim
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.demo_scripts import demo
 
 
 def test_demo_prunes_and_writes_its_report(tmp_path: Path, ir: str) -> None:
-    command = [sys.executable, str(ROOT / 'demo' / 'prune_by_sensitivity.py'), '--output', str(tmp_path)]
-    command += ['--scale', '0.125', '--epochs', '2', '--tune-epochs', '1', '--params', '2', '--loss', '0.95']
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert f'{ir} programs' in done.stdout
-    assert 'pruned equals masked' in done.stdout
+    flags = ['--scale', '0.125', '--epochs', '2', '--tune-epochs', '1', '--params', '2', '--loss', '0.95']
+    output = demo('prune_by_sensitivity', '--output', str(tmp_path), *flags, folder=tmp_path)
+    assert f'{ir} programs' in output
+    assert 'pruned equals masked' in output
     page = (tmp_path / 'report.html').read_text('utf-8')
     assert 'conv2_1_sep_weights' in page
     assert '<svg' in page
     assert 'Files of Paddle Lite' in page and 'structure verified, not executed' in page
-    assert done.stdout.count('3 fresh predictors within') == 2
+    assert output.count('3 fresh predictors within') == 2
     assert 'http://' not in page.replace('http://www.w3.org/2000/svg', '')
     suffix = '.json' if ir == 'pir' else '.pdmodel'
     for name in ('dense', 'pruned'):

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import paddleslim_ng as slim
+from tests import demo_scripts
+from tests.demo_scripts import demo
 
-ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / 'demo' / 'distillation'
 SMALL = ['--image_size', '12', '--steps', '3', '--labels', '20', '--batch_size', '10']
 TEACHER = ['--teacher_scale', '0.125', '--teacher_steps', '2', '--unlabelled', '4']
 
 
-def script(name: str, *arguments: str, folder: Path, code: int = 0) -> str:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    done = subprocess.run(
-        [sys.executable, str(DEMO / f'{name}.py'), *SMALL, *arguments],
-        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
+def script(name: str, *arguments: str, folder: Path) -> str:
+    return demo(f'distillation/{name}', *SMALL, *arguments, folder=folder)
 
 
 def figures(folder: Path) -> dict[str, float]:
-    found = json.loads((folder / 'distilled' / 'figures.json').read_text('utf-8'))
+    found = demo_scripts.figures(folder / 'distilled')
     assert all(0.0 <= value <= 1.0 for value in found.values())
-    return dict(found)
+    return found
 
 
 def parameters(model: Path) -> dict[str, tuple[int, ...]]:
@@ -74,7 +59,7 @@ def test_a_saved_teacher_and_a_pair_of_maps(student_of_one: tuple[Path, str]) ->
     flags = ['--student', 'LeNet', '--teacher', 'distilled/teacher', *TEACHER, '--loss', 'regression', '--warmup', '2']
     output = script('distill', *flags, '--output', 'again', folder=folder)
     assert re.search(r'regression between teacher_\S+ and \S+, weight Warmup', output)
-    again = json.loads((folder / 'again' / 'figures.json').read_text('utf-8'))
+    again = demo_scripts.figures(folder / 'again')
     assert again['teacher'] == figures(folder)['teacher']
     assert len(parameters(folder / 'again' / 'student')) == 10, 'the adapter has left with the teacher'
 

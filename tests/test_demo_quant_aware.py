@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import paddleslim_ng as slim
+from tests.demo_scripts import demo, figures
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = ['--model', 'LeNet', '--scale', '1', '--image_size', '12', '--images', '64', '--steps', '80']
 SMALL += ['--qat_steps', '20', '--repeats', '2', '--engines', 'onednn', 'int8']
 
 
-def script(*arguments: str, folder: Path, code: int = 0) -> str:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'demo' / 'quant_aware' / 'quant_aware.py'), *arguments],
-        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
+SCRIPT = 'quant_aware/quant_aware'
 
 
 def test_sparse_distilled_and_quantized(tmp_path: Path, ir: str) -> None:
     flags = ['--way', 'w8a8', 'lsq2', '--sparse', '0.5', '--distill', '--quant_delay', '5']
-    output = script(*SMALL, *flags, folder=tmp_path)
+    output = demo(SCRIPT, *SMALL, *flags, folder=tmp_path)
     assert f'{"PIR" if ir == "pir" else "legacy"} programs' in output
     assert 'the program that trains is not the one with the masks' not in output
     folder = tmp_path / 'aware'
-    figures = json.loads((folder / 'figures.json').read_text('utf-8'))
-    assert list(figures) == ['float', 'w8a8', 'lsq2']
-    before = figures['float']['trained']
+    rows = figures(folder)
+    assert list(rows) == ['float', 'w8a8', 'lsq2']
+    before = rows['float']['trained']
     assert before > 0.7
-    assert figures['w8a8']['trained'] > before - 0.05
-    assert figures['lsq2']['trained'] > figures['lsq2']['post_training'] + 0.1
-    assert figures['w8a8']['int8_kernels'] is not None and figures['w8a8']['int8_kernels'] > before - 0.1
-    assert all(0.5 <= figures[way]['zeros'] < 0.9 for way in ('w8a8', 'lsq2'))
+    assert rows['w8a8']['trained'] > before - 0.05
+    assert rows['lsq2']['trained'] > rows['lsq2']['post_training'] + 0.1
+    assert rows['w8a8']['int8_kernels'] is not None and rows['w8a8']['int8_kernels'] > before - 0.1
+    assert all(0.5 <= rows[way]['zeros'] < 0.9 for way in ('w8a8', 'lsq2'))
     # What was simulated is what the program with integers, and the files, compute.
     for way in ('w8a8', 'lsq2'):
         (simulated, converted) = re.findall(rf'{way}: accuracy (\S+) with integers simulated, (\S+) with', output)[0]
-        assert simulated == converted == f'{figures[way]["trained"]:.4f}'
-    assert figures['w8a8']['file_bytes'] < 0.5 * figures['float']['file_bytes']
+        assert simulated == converted == f'{rows[way]["trained"]:.4f}'
+    assert rows['w8a8']['file_bytes'] < 0.5 * rows['float']['file_bytes']
     for name in ('w8a8', 'lsq2'):
         assert (folder / f'{name}-fake_quantize.pdmodel').is_file()
     assert len(slim.deploy.read_nb(folder / 'int8-arm.nb').int8_kernels) == 5
@@ -61,13 +45,13 @@ def test_sparse_distilled_and_quantized(tmp_path: Path, ir: str) -> None:
 
 @pytest.mark.full
 def test_other_ways(tmp_path: Path) -> None:
-    script(*SMALL, '--way', 'w4a8', 'w4a4', 'pact', folder=tmp_path)
-    figures = json.loads((tmp_path / 'aware' / 'figures.json').read_text('utf-8'))
-    assert list(figures) == ['float', 'w4a8', 'w4a4', 'pact']
-    assert all(row['trained'] > figures['float']['trained'] - 0.15 for row in figures.values())
+    demo(SCRIPT, *SMALL, '--way', 'w4a8', 'w4a4', 'pact', folder=tmp_path)
+    rows = figures(tmp_path / 'aware')
+    assert list(rows) == ['float', 'w4a8', 'w4a4', 'pact']
+    assert all(row['trained'] > rows['float']['trained'] - 0.15 for row in rows.values())
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:
-    message = script(*SMALL, '--steps', '1', '--way', 'w8a8', '--sparse', '1.5', folder=tmp_path, code=1)
+    message = demo(SCRIPT, *SMALL, '--steps', '1', '--way', 'w8a8', '--sparse', '1.5', folder=tmp_path, code=1)
     assert message.splitlines()[-1].startswith('error: ')
     assert 'ratio' in message.splitlines()[-1]

@@ -18,34 +18,14 @@ from PIL import Image
 
 import paddleslim_ng as slim
 from paddleslim_ng.runtime.snapshot import read_snapshot
+from tests.demo_scripts import DEMO, ROOT, demo, figures, run
 
-ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / 'demo' / 'unstructured_prune'
+FOLDER = DEMO / 'unstructured_prune'
 LENET = ['--model', 'LeNet', '--image_size', '12', '--lr_strategy', 'constant', '--model_period', '1']
 
 
-def run(*command: str, folder: Path, code: int = 0) -> str:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith('PADDLE_')}
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    done = subprocess.run(
-        command,
-        env={**kept, 'PYTHONPATH': path, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
-
-
 def script(name: str, *arguments: str, folder: Path, code: int = 0) -> str:
-    return run(sys.executable, str(DEMO / f'{name}.py'), *arguments, folder=folder, code=code)
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / 'figures.json').read_text('utf-8')))
+    return demo(f'unstructured_prune/{name}', *arguments, folder=folder, code=code)
 
 
 def newest(folder: Path, rank: str = '0-of-1') -> Any:
@@ -103,17 +83,17 @@ def test_base_exports_sparse_kernels(tmp_path: Path) -> None:
 def test_run_sh_takes_pretrained_weights(tmp_path: Path) -> None:
     short = [*LENET, '--lite_python', '/nowhere/python']
     assert 'Paddle Lite is left out: no Python with Paddle Lite was found (/nowhere/python' in run(
-        'sh', str(DEMO / 'run.sh'), 'pattern', *short, '--num_epochs', '2', folder=tmp_path
+        'sh', str(FOLDER / 'run.sh'), 'pattern', *short, '--num_epochs', '2', folder=tmp_path
     )
     two_of_four = weights_of(newest(tmp_path / 'models'))['fc3_weights']
     kept = np.count_nonzero(two_of_four.reshape(-1, 4, two_of_four.shape[1]), axis=1)
     assert (kept == 2).all()
     trained = ['--pretrained_model', 'models', '--num_epochs', '1', '--lr', '0', '--model_path', 'below']
-    output = run('sh', str(DEMO / 'run.sh'), 'threshold', *short, *trained, '--threshold', '0.05', folder=tmp_path)
+    output = run('sh', str(FOLDER / 'run.sh'), 'threshold', *short, *trained, '--threshold', '0.05', folder=tmp_path)
     assert '10 pretrained parameters' in output and 'missing' not in output
     below = weights_of(newest(tmp_path / 'below'))['fc3_weights']
     assert np.array_equal(below, np.where(np.abs(two_of_four) < 0.05, 0, two_of_four))
-    assert 'threshold: everything below a magnitude' in run('sh', str(DEMO / 'run.sh'), folder=tmp_path)
+    assert 'threshold: everything below a magnitude' in run('sh', str(FOLDER / 'run.sh'), folder=tmp_path)
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
@@ -121,7 +101,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     flags = [*LENET, '--ratio', '0.75', '--num_epochs', '2', '--lite_python', '/nowhere/python']
     script('train', *flags, '--batch_size', '64', '--model_path', 'one', folder=tmp_path)
     command = [sys.executable, '-m', 'paddleslim_ng', 'launch', '--nproc', '2', '--max-restarts', '0']
-    job = [str(DEMO / 'train.py'), *flags, '--batch_size', '32', '--is_distributed', 'True', '--model_path', 'two']
+    job = [str(FOLDER / 'train.py'), *flags, '--batch_size', '32', '--is_distributed', 'True', '--model_path', 'two']
     run(*command, *job, '--checkpoint', 'two', folder=tmp_path)
     log = (tmp_path / 'log' / 'attempt-0' / 'workerlog.0').read_text('utf-8')
     assert '2 processes; results in two' in log and 'two has no checkpoint yet' in log
@@ -198,7 +178,7 @@ for flags in json.load(sys.stdin):
 
 
 def test_refusals(tmp_path: Path) -> None:
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(DEMO), str(ROOT)])}
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(FOLDER), str(ROOT)])}
     done = subprocess.run(
         [sys.executable, '-c', CALLS],
         input=json.dumps(list(REFUSALS.values())),
