@@ -131,6 +131,8 @@ class AlternationStrategy(Strategy):
 
     def on_compression_begin(self, context: Context) -> None:
         """Run all rounds here, without training, where the job has no epochs."""
+        if self.floor:
+            context.require_metric(self.floor.metric_name)
         while not context.epoch and not self.finished and self.round + 1 < self.rounds:
             self._begin(context)
             self._end(context)

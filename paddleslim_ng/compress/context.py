@@ -18,7 +18,7 @@ from paddleslim_ng.compress.readers import Reader
 from paddleslim_ng.compress.samples import Samples
 from paddleslim_ng.compress.shared_network import shared_network
 from paddleslim_ng.distributed import Ranks
-from paddleslim_ng.errors import ConfigError, GraphError
+from paddleslim_ng.errors import ConfigError, GraphError, nearest_names
 
 if TYPE_CHECKING:
     from paddleslim_ng.compress.strategy import Strategy
@@ -170,11 +170,27 @@ class Context(JobPrograms):
             ConfigError: there is neither a reader nor a function, or an argument is unusable.
             DataError: the reader fails or is empty.
         """
-        if not self.evaluates():
-            raise ConfigError('nothing evaluates the network: give eval_reader with eval_fetch_list, or eval_func')
+        self._require_evaluation()
         with shared_network(self.eval_program, self.scope, self.ranks):
             found = self._evaluate(sampled_rate, cached_id)
         return EvalResult(list(found.values()), list(found))
+
+    def _require_evaluation(self) -> None:
+        if not self.evaluates():
+            raise ConfigError('nothing evaluates the network: give eval_reader with eval_fetch_list, or eval_func')
+
+    def require_metric(self, name: str) -> None:
+        """Tell before a job trains where an evaluation cannot find a metric that will be wanted later.
+
+        What functions call their metrics is not known before they are called.
+
+        Raises:
+            ConfigError: nothing evaluates the network, or nothing is called so.
+        """
+        self._require_evaluation()
+        known = [label for label, _ in self.eval_fetch_list] if self.eval_reader is not None else []
+        if name not in known and not self.eval_func:
+            raise ConfigError(f'there is no metric {name!r}; there are {known}{nearest_names(name, known)}')
 
     def _evaluate(self, sampled_rate: float | None, cached_id: int) -> dict[str, float]:
         found: dict[str, float] = {}

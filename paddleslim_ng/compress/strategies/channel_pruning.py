@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.rebuilding import is_quantized
 from paddleslim_ng.compress.strategies.parameter_names import NamePattern
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.core import GraphWrapper, has_array, load_array, store_array
@@ -64,8 +65,18 @@ class ChannelPruning(Strategy):
         self.pruner: Pruner = _made(pruner, round_to)
         self.round_to = self.pruner.round_to
 
+    def on_compression_begin(self, context: Context) -> None:
+        """Tell at once where no parameter is called as ``pruned_params`` says."""
+        self.names.choose([var.name() for var in context.train_graph.all_parameters()], 'parameter')
+
     def session(self, context: Context) -> PruningSession:
-        """Return an analysis of the present training program, on which ratios can be tried without cutting."""
+        """Return an analysis of the present training program, on which ratios can be tried without cutting.
+
+        Raises:
+            ConfigError: the program is quantized.
+        """
+        if is_quantized(context.train_program):
+            raise ConfigError(f'{self.name} removes channels, and the network is quantized already: let it act before')
         pruner = self.pruner
         return PruningSession(
             context.train_program,

@@ -105,6 +105,7 @@ class DistillationStrategy(Strategy):
             context.loss_name()
         if isinstance(self.teacher, str) and self.teacher == 'original':
             self._keep(context)
+        self._teachers(context)
 
     def _keep(self, context: Context) -> None:
         program, scope = plain_network(context.train_program), paddle.static.Scope()
@@ -127,6 +128,14 @@ class DistillationStrategy(Strategy):
             self._begin(context)
 
     def _teachers(self, context: Context) -> list[InferenceModel]:
+        """Return the teachers, as many as the distillers compare with."""
+        found = self._found_teachers(context)
+        for one in self.distillers:
+            if not 0 <= one.teacher < len(found):
+                raise ConfigError(f'a distiller compares with teacher {one.teacher}, and there are {len(found)}')
+        return found
+
+    def _found_teachers(self, context: Context) -> list[InferenceModel]:
         if isinstance(self.teacher, str) and self.teacher == 'programs':
             return programs_of(context)
         if isinstance(self.teacher, str) and self.teacher == 'original':
@@ -142,9 +151,6 @@ class DistillationStrategy(Strategy):
         if other:
             raise ConfigError(f'{self.name} begins while {other} trains by teachers: let one end before the other')
         teachers = self._teachers(context)
-        for one in self.distillers:
-            if not 0 <= one.teacher < len(teachers):
-                raise ConfigError(f'a distiller compares with teacher {one.teacher}, and there are {len(teachers)}')
         program = float_forward(context.train_program)
         merged: list[MergedTeacher] = []
         for number, teacher in enumerate(teachers):

@@ -136,6 +136,7 @@ class GMPStrategy(UnstructuredPruneStrategy):
 
     def on_compression_begin(self, context: Context) -> None:
         """Fix the plan, so that one that cannot work ends the job before it trains."""
+        super().on_compression_begin(context)
         if context.epoch:
             self._require_schedule(context)
 

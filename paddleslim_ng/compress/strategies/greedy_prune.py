@@ -117,6 +117,8 @@ class GreedyPruneStrategy(ChannelPruning):
 
     def on_compression_begin(self, context: Context) -> None:
         """Take all steps here, without training, where the job has no epochs."""
+        super().on_compression_begin(context)
+        context.require_metric(self.metric_name)
         while context.epoch == 0 and not self.finished:
             self._step(context)
             if self._trial is not None:

@@ -126,6 +126,11 @@ class QuantizationStrategy(Strategy):
             self._attach(context)
 
     def _attach(self, context: Context) -> None:
+        if is_quantized(context.train_program):
+            raise ConfigError(
+                f'{self.name}: the network is quantized already, by another strategy or in an earlier round, and '
+                'quantizers stay until the end of the job: let one strategy do it, beside the rounds'
+            )
         evaluated = self._quantized(context, context.eval_program, for_test=True)
         train = self._quantized(context, context.train_program)
         self._remember(context.train_program, train)
@@ -164,6 +169,8 @@ class QuantizationStrategy(Strategy):
         """Count the batches."""
         if self._attached:
             self._steps += 1
+            if self._steps == self._arguments['config']['quant_delay']:
+                context.generation += 1  # what was evaluated in float does not compare with what follows
 
     def on_epoch_end(self, context: Context) -> None:
         """Save the models where this strategy ends."""

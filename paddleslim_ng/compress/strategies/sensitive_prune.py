@@ -97,6 +97,8 @@ class SensitivePruneStrategy(ChannelPruning):
 
     def on_compression_begin(self, context: Context) -> None:
         """Prune here, in one step, where the job has no epochs."""
+        super().on_compression_begin(context)
+        context.require_metric(self.metric_name)
         if context.epoch == 0:
             self._prune(context, self.num_steps)
 

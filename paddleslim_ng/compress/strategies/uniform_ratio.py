@@ -42,6 +42,9 @@ def find_uniform_ratio(
         removal: share of the cost to remove.
         most: largest ratio.
 
+    Returns:
+        The ratio; 0 where nothing is nearer than the first step.
+
     Raises:
         NotPrunableError: none of the parameters can be pruned.
     """
@@ -62,4 +65,5 @@ def find_uniform_ratio(
             low = middle
         else:
             high = middle
-    return min((low, high), key=lambda found: abs(found.removed - removal))
+    found = min((low, high), key=lambda found: abs(found.removed - removal))
+    return found if found.removed else UniformRatio(0.0, 0.0, before)

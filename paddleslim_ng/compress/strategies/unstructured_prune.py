@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from paddleslim_ng.sparse.prunable import conv1x1_skip_params, get_skip_params
 
 __all__ = ['UnstructuredPruneStrategy']
 
+_LOG = logging.getLogger('paddleslim_ng')
 _MODES = ('ratio', 'threshold', 'static')
 _PARAMS_TYPES = (None, 'conv1x1_only')
 
@@ -104,6 +106,12 @@ class UnstructuredPruneStrategy(Strategy):
         chosen = self.names.choose([name for name in names if name not in skipped], 'parameter that can be pruned')
         return set(names) - set(chosen)
 
+    def on_compression_begin(self, context: Context) -> None:
+        """Tell at once where no parameter is called as ``pruned_params`` says."""
+        self.skipped(context.train_program)
+        if not context.epoch:
+            _LOG.warning('%s does nothing: the job has no epochs', self.name)
+
     def on_epoch_begin(self, context: Context) -> None:
         """Put the masks in, in the first epoch of this strategy."""
         if self.pruner is None and self._saved is None and self.is_active(context.epoch_id):
@@ -135,8 +143,12 @@ class UnstructuredPruneStrategy(Strategy):
 
     def on_batch_end(self, context: Context) -> None:
         """Let weights leave where they should."""
-        if self.pruner is not None and self.is_active(context.epoch_id) and self.mode != 'static':
-            self.pruner.step()
+        if self.pruner is None or not self.is_active(context.epoch_id) or self.mode == 'static':
+            return
+        before = self.pruner.ratio
+        self.pruner.step()
+        if self.pruner.ratio != before:
+            context.generation += 1  # more zeros: no better than the network with fewer, and not to compare with it
 
     def _pruner_state(self) -> Mapping[str, Any] | None:
         return self.pruner.state_dict() if self.pruner is not None else self._saved
