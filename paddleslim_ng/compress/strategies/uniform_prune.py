@@ -73,6 +73,8 @@ class UniformPruneStrategy(ChannelPruning):
 
     def on_compression_begin(self, context: Context) -> None:
         """Prune here where the job has no epochs."""
+        if not isinstance(self.channel_ratios, Mapping):
+            super().on_compression_begin(context)
         if context.epoch == 0:
             self._prune(context)
 
