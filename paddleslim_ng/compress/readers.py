@@ -180,6 +180,11 @@ def _check_layout(batch: Any, inputs: Sequence[Any]) -> None:
         rows = list(batch)
         samples = bool(rows) and all(isinstance(row, (list, tuple)) for row in rows)
         columns, first = (list(rows[0]), 1) if samples else (rows, 0)
+    if not first and any(_shape_of(column) == () and len(variable.shape) for column, variable in zip(columns, inputs)):
+        raise DataError(
+            'an entry is a single number: these are samples, and not yet batches; paddle.batch(reader, size) and '
+            'slim.data.BatchReader make batches'
+        )
     for column, variable in zip(columns, inputs):
         wanted = [int(size) for size in variable.shape][first:]
         found = _shape_of(column)

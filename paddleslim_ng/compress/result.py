@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from paddleslim_ng.analysis import ReportTable
@@ -29,13 +29,13 @@ class CompressionResult:
         exceeded: limits of the budget that do not hold.
     """
 
-    eval_program: Any
-    train_program: Any
-    scope: Any
+    eval_program: Any = field(repr=False)
+    train_program: Any = field(repr=False)
+    scope: Any = field(repr=False)
     records: list[EpochRecord]
     metrics: dict[str, float]
     best: EpochRecord | None
-    journal: list[JournalEntry]
+    journal: list[JournalEntry] = field(repr=False)  # may hold all kept channels
     stopped: str | None
     exceeded: list[str]
 

@@ -34,6 +34,7 @@ def test_the_order_of_callbacks_evaluation_and_checkpoint(tmp_path: Path) -> Non
     expected += [(name, 'compression_end', 1, 1, 2, 3) for name in both]
     assert calls == expected
     assert len(result.records) == 2 and result.metrics['acc'] == result.records[1].metrics['acc']
+    assert 'conv' not in repr(result)  # no dump of programs
 
 
 def test_training_is_that_of_a_plain_loop() -> None:
@@ -181,8 +182,9 @@ def _nan() -> Iterator[Any]:
         (_samples_channels_last, "batch 1 of train_reader: input 'x' wants shape"),
         (_nan, "batch 1 of train_reader: input 'x' holds NaN"),
         (lambda: ((image,) for image, _ in batches()), 'batch 1 of train_reader: .*columns'),
+        (lambda: ((image[0], int(label[0, 0])) for image, label in batches()), 'these are samples, and not yet batches'),
     ],
-    ids=['empty', 'empty list', 'raises', 'shape', 'layout', 'layout of samples', 'nan', 'fields'],
+    ids=['empty', 'empty list', 'raises', 'shape', 'layout', 'layout of samples', 'nan', 'fields', 'samples'],
 )
 def test_readers_that_fail(tmp_path: Path, reader: Any, message: str) -> None:
     compressor = JobNet().compressor(train_reader=reader, checkpoint_path=tmp_path, epoch=2)
