@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import paddle
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paddleslim_ng.compress.compressor import Compressor
 
 __all__ = [
+    'Progress',
     'apply_settings',
     'apply_to_context',
     'batches_of_epoch',
@@ -32,7 +33,20 @@ __all__ = [
 _TYPE: Final = 'type'
 _JOB: Final = ('epoch', 'checkpoint_path', 'checkpoint_every', 'keep_checkpoints', 'init_model')
 _WHOLE_RUN: Final = {'PolynomialDecay': 'decay_steps', 'CosineAnnealingDecay': 'T_max'}
+_SCHEDULE: Final = paddle.optimizer.lr.LRScheduler
 _LISTS: Final = ('custom_white_list', 'custom_black_list', 'custom_black_varnames')
+
+
+class Progress(NamedTuple):
+    """What schedules of learning rates go by.
+
+    Attributes:
+        steps: tells how many steps a schedule makes in the whole job.
+        done: tells how many of them lie behind when an optimizer is made.
+    """
+
+    steps: Callable[[], int]
+    done: Callable[[], int] = lambda: 0
 
 
 def apply_settings(settings: CompressorSettings, compressor: Compressor) -> None:
@@ -47,11 +61,21 @@ def apply_settings(settings: CompressorSettings, compressor: Compressor) -> None
             setattr(compressor, name, getattr(settings, name))
     compressor.options = configured_options(settings, compressor.options)
 
-    def steps() -> int:
-        by_batch = compressor.options.schedule_by == 'batch'
-        return compressor.epochs() * (batches_of_epoch(compressor.context) if by_batch else 1)
+    apply_to_context(settings, compressor.context, lambda: _progress(compressor))
 
-    apply_to_context(settings, compressor.context, steps)
+
+def _progress(compressor: Compressor) -> Progress:
+    """Return how far the job is, or the round of an alternation."""
+    context, by_batch = compressor.context, compressor.options.schedule_by == 'batch'
+
+    def steps(epochs: int) -> int:
+        return epochs * (batches_of_epoch(context) if by_batch else 1)
+
+    def done() -> int:
+        counted = not by_batch or (context.train_reader is not None and context.train_reader.length() is not None)
+        return steps(context.epoch_id) if counted else 0
+
+    return Progress(lambda: steps(context.epoch or compressor.epochs()), done)
 
 
 def batches_of_epoch(context: Context) -> int:
@@ -75,13 +99,13 @@ def configured_options(settings: CompressorSettings, options: TrainerOptions) ->
     return replace(options, **{name: getattr(settings, name) for name in names})
 
 
-def apply_to_context(settings: CompressorSettings, context: Context, steps: Callable[[], int]) -> None:
+def apply_to_context(settings: CompressorSettings, context: Context, progress: Callable[[], Progress]) -> None:
     """Give a context its random numbers, limits and optimizers; optimizers that it has stay.
 
     Args:
         settings: of the section ``compressor``.
         context: changed in place.
-        steps: see :func:`make_optimizer`.
+        progress: tells how far the job is.
     """
     if 'seed' in settings.model_fields_set:
         context.rng = np.random.default_rng(settings.seed)
@@ -92,12 +116,12 @@ def apply_to_context(settings: CompressorSettings, context: Context, steps: Call
     if context.train_optimizer is None and settings.optimizer is not None:
         train = settings.optimizer
         context.train_optimizer = OptimizerSource(
-            lambda: make_optimizer(train, steps), 'optimizer', clip=context.clip, amp=context.amp
+            lambda: make_optimizer(train, progress()), 'optimizer', clip=context.clip, amp=context.amp
         )
     if not context.has_distiller_optimizer() and settings.distiller_optimizer is not None:
         distiller = settings.distiller_optimizer
         context.distiller_optimizer = OptimizerSource(
-            lambda: make_optimizer(distiller, steps), 'distiller_optimizer', clip=context.clip, amp=context.amp
+            lambda: make_optimizer(distiller, progress()), 'distiller_optimizer', clip=context.clip, amp=context.amp
         )
     if settings.amp is not None:
         context.amp = mixed_precision(settings.amp)
@@ -106,12 +130,15 @@ def apply_to_context(settings: CompressorSettings, context: Context, steps: Call
                 source.amp = context.amp
 
 
-def make_optimizer(settings: BaseModel, steps: Callable[[], int]) -> Any:
+def make_optimizer(settings: BaseModel, progress: Progress) -> Any:
     """Return the optimizer that settings describe, new at every call.
+
+    Its schedule is where it would be if it had been there from the beginning of the job, so that the rate does not jump
+    up where a strategy builds the training program anew.
 
     Args:
         settings: of the configuration's ``optimizer``.
-        steps: tells how many steps a schedule makes in the whole run, for schedules that leave their length open.
+        progress: says how long schedules are that leave their length open, and where they begin.
 
     Raises:
         ConfigError: Paddle's version lacks the class, or the length of the run is not known.
@@ -119,7 +146,10 @@ def make_optimizer(settings: BaseModel, steps: Callable[[], int]) -> Any:
     given = _arguments(settings)
     kind = str(given.pop(_TYPE))
     clip, decay = given.pop('gradient_clip', None), given.pop('weight_decay', None)
-    given['learning_rate'] = _rate(getattr(settings, 'learning_rate', None), steps)
+    given['learning_rate'] = rate = _rate(getattr(settings, 'learning_rate', None), progress.steps)
+    if isinstance(rate, _SCHEDULE) and not isinstance(rate, paddle.optimizer.lr.ReduceOnPlateau):
+        for _ in range(progress.done()):
+            rate.step()
     if decay is not None:
         given['lamb_weight_decay' if kind == 'Lamb' else 'weight_decay'] = _decay(decay)
     if clip is not None:

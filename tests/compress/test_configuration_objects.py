@@ -9,14 +9,14 @@ import paddle
 import pytest
 
 from paddleslim_ng.compress.configuration import load_config
-from paddleslim_ng.compress.configured import make_optimizer
+from paddleslim_ng.compress.configured import Progress, make_optimizer
 
 
 def made(steps: int = 4, **settings: Any) -> Any:
     """Return the optimizer of a job with so many steps."""
     config = load_config({'version': 1.0, 'compressor': {'epoch': 4, 'optimizer': settings}})
     assert config.compressor.optimizer is not None
-    return make_optimizer(config.compressor.optimizer, lambda: steps)
+    return make_optimizer(config.compressor.optimizer, Progress(lambda: steps))
 
 
 def rates(schedule: Any, count: int) -> list[float]:

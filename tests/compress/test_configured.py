@@ -56,6 +56,29 @@ def test_a_file_drives_the_job(tmp_path: Path) -> None:
     assert net.value('conv1').shape[0] < 16 and (net.value('conv2') == 0).mean() > 0.3
 
 
+def test_a_program_that_is_built_anew_finds_the_schedule_where_the_job_is(tmp_path: Path) -> None:
+    schedule = {'type': 'CosineAnnealingDecay', 'learning_rate': 0.1}
+    settings = {
+        'version': 1.0,
+        'distillers': {'maps': {'class': 'L2Distiller'}},
+        'strategies': {
+            'distil': {
+                'class': 'DistillationStrategy', 'distillers': ['maps'], 'teacher': 'original',
+                'start_epoch': 1, 'end_epoch': 2,
+            },
+        },
+        'compressor': {
+            'epoch': 4, 'strategies': ['distil'], 'schedule_by': 'batch', 'checkpoint_path': str(tmp_path),
+            'optimizer': {'type': 'Momentum', 'learning_rate': schedule},
+        },
+    }  # fmt: skip
+    data = list(batches())
+    result = JobNet(minimize=False).compressor(train_reader=data).config(settings).run()
+    assert [entry.note['what'] for entry in result.journal] == ['keep', 'merge', 'strip']
+    rates = [0.1 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in (1, 2, 3, 4)]
+    assert [record.learning_rate for record in result.records] == pytest.approx(rates, abs=1e-9)
+
+
 def test_optimizers_that_are_given_stay() -> None:
     settings: dict[str, Any] = {'version': 1.0, 'compressor': {'optimizer': {'type': 'SGD', 'learning_rate': 0.1}}}
     net = JobNet(minimize=False)
