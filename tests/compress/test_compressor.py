@@ -182,7 +182,7 @@ def _nan() -> Iterator[Any]:
         (_samples_channels_last, "batch 1 of train_reader: input 'x' wants shape"),
         (_nan, "batch 1 of train_reader: input 'x' holds NaN"),
         (lambda: ((image,) for image, _ in batches()), 'batch 1 of train_reader: .*columns'),
-        (lambda: ((image[0], int(label[0, 0])) for image, label in batches()), 'these are samples, and not yet batches'),
+        (lambda: ((image[0], int(label[0, 0])) for image, label in batches()), 'these are samples, and not'),
     ],
     ids=['empty', 'empty list', 'raises', 'shape', 'layout', 'layout of samples', 'nan', 'fields', 'samples'],
 )
