@@ -46,16 +46,23 @@ def add_parameter(
     if any(n < 1 for n in sizes):
         raise GraphError(f'cannot add the parameter {name!r} of shape {sizes}: every size must be known and positive')
     if graph.ir == 'legacy':
-        kind = paddle_compat.legacy_dtype(dtype)
-        raw = graph.program.global_block().create_parameter(
-            name=name, shape=sizes, dtype=kind, trainable=trainable, regularizer=regularizer
-        )
+        raw = _add_legacy(graph, name, sizes, dtype, trainable, regularizer)
     else:
         raw = _add_pir(graph, name, sizes, dtype, trainable, regularizer)
     var = VarWrapper(graph, raw, name)
     graph._vars.append(var)
     graph._names()[name] = var
     return var
+
+
+def _add_legacy(
+    graph: GraphWrapper, name: str, sizes: list[int], dtype: str, trainable: bool, regularizer: Any
+) -> object:
+    block, kind = graph.program.global_block(), paddle_compat.legacy_dtype(dtype)
+    if not trainable and not any(hasattr(var.raw, 'trainable') for var in graph.vars()):
+        # A loaded model has plain persistable variables; beside a Paddle parameter they would not be taken for some.
+        return block.create_var(name=name, shape=sizes, dtype=kind, persistable=True, stop_gradient=True)
+    return block.create_parameter(name=name, shape=sizes, dtype=kind, trainable=trainable, regularizer=regularizer)
 
 
 def _add_pir(graph: GraphWrapper, name: str, sizes: list[int], dtype: str, trainable: bool, regularizer: Any) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,24 @@ import paddleslim_ng as slim
 from paddleslim_ng.core import GraphWrapper, load_array
 from paddleslim_ng.errors import DataError, GraphError
 from paddleslim_ng.quant import CorrectedModel, QuantizationSpec, correct_biases, fold_batch_norm, simulate
-from paddleslim_ng.runtime import InferenceModel
+from paddleslim_ng.quant.inference_part import inference_part
+from paddleslim_ng.runtime import InferenceModel, load_inference_model, save_inference_model
 from tests.quant import quantized_nets as nets
 
 nn = paddle.nn
 F = nn.functional
 
 
-def case_of(net: nets.Net, bits: int = 4) -> tuple[InferenceModel, QuantizationSpec, list[dict[str, Any]]]:
-    """Return the folded network, its quantization, and three batches of different sizes."""
+def case_of(
+    net: nets.Net, bits: int = 4, folder: Path | None = None
+) -> tuple[InferenceModel, QuantizationSpec, list[dict[str, Any]]]:
+    """Return the folded network, written to a folder and read again if there is one, its quantization, and batches."""
     model = fold_batch_norm(*net.model).model
+    if folder is not None:
+        outputs = [GraphWrapper.name_of(item) for item in model.fetches]
+        save_inference_model(model.program, folder / 'model', model.feeds, outputs, model.scope)
+        read = load_inference_model(folder / 'model', paddle.static.Scope())
+        model = inference_part(read.program, read.feeds, read.fetches, read.scope)
     random = np.random.default_rng(5)
     shape = net.feed['x'].shape[1:]
     feeds = [{'x': random.standard_normal((count, *shape)).astype('float32')} for count in (4, 4, 3)]
@@ -117,10 +126,10 @@ def final_error(
     return distances[0], distances[1]
 
 
-@pytest.mark.parametrize('case', ['every kind', 'no bias', 'linear'])
-def test_the_outputs_of_the_program(case: str) -> None:
+@pytest.mark.parametrize(('case', 'loaded'), [('every kind', False), ('no bias', True), ('linear', False)])
+def test_the_outputs_of_the_program(case: str, loaded: bool, tmp_path: Path) -> None:
     body, shape, _ = BODIES[case]
-    model, spec, feeds = case_of(nets.build(body, shape))
+    model, spec, feeds = case_of(nets.build(body, shape), folder=tmp_path if loaded else None)
     before, after = final_error(model, spec, correct_biases(model, spec, feeds), feeds)
     assert after < before / 100
 
