@@ -80,6 +80,8 @@ def test_given_ratios_and_patterns() -> None:
     net = WideNet()
     net.pruned(UniformPruneStrategy(channel_ratios={'conv_a': 0.25}, round_to=1))
     assert load_array(net.scope, 'conv_a').shape[0] == 72 and load_array(net.scope, 'conv_d').shape[0] == 80
+    with pytest.raises(ConfigError, match='remove nothing.*round_to=8'):
+        net.pruned(UniformPruneStrategy(channel_ratios={'conv_d': 0.03}))
     net = WideNet()
     strategy = UniformPruneStrategy(channel_ratios=0.5, pruned_params='conv.*', excluded_params='conv_[bc]', round_to=1)
     net.pruned(strategy)

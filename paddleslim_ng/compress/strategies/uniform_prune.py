@@ -10,6 +10,8 @@ from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning, check_share
 from paddleslim_ng.compress.strategies.uniform_ratio import find_uniform_ratio
 from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.prune.costs import get_cost
+from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['UniformPruneStrategy']
 
@@ -91,11 +93,11 @@ class UniformPruneStrategy(ChannelPruning):
             unknown = [name for name in given if not session.graph.has_var(name)]
             if unknown:
                 raise ConfigError(f'channel_ratios names {unknown}, which the network does not have')
-            self.cut(context, {name: float(share) for name, share in given.items()})
+            self._cut_given(context, session, {name: float(share) for name, share in given.items()})
             return
         names = self.parameters(session)
         if given is not None:
-            self.cut(context, dict.fromkeys(names, float(given)))
+            self._cut_given(context, session, dict.fromkeys(names, float(given)))
             return
         found = find_uniform_ratio(session, names, self.target, self.target_ratio, self.max_ratio)
         if found.ratio == 0:
@@ -111,6 +113,18 @@ class UniformPruneStrategy(ChannelPruning):
         else:
             _LOG.info('%s', said)
         self.cut(context, dict.fromkeys(names, found.ratio))
+
+    def _cut_given(self, context: Context, session: PruningSession, ratios: Mapping[str, float]) -> None:
+        cost, names = get_cost(self.target)(session.analysis), list(ratios)
+        before, left = (cost(session.decide(names, shares).cut) for shares in ([0.0] * len(names), [*ratios.values()]))
+        if left == before:
+            raise ConfigError(
+                f'{self.name}: channel_ratios={self.channel_ratios!r} remove nothing: whole channels, in multiples of '
+                f'round_to={self.round_to}, all stay; take larger ratios or a smaller round_to'
+            )
+        self.removed = 1 - left / before
+        _LOG.info('%s: %.1f%% of %d %s removed', self.name, 100 * self.removed, before, self.target)
+        self.cut(context, ratios)
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return whether channels have left, and how many."""
