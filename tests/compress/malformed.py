@@ -214,6 +214,11 @@ ENTRIES: dict[str, tuple[str, str]] = {
         '  q:\n    class: PostTrainingQuantStrategy\n    algo: KL #!\n    search: {}\ncompressor: {strategies: []}',
         'is searched for: put it below search',
     ),
+    'searched and reconstructed': (
+        '  q:\n    class: PostTrainingQuantStrategy\n    search: {}\n    reconstruction: {} #!\n'
+        'compressor: {strategies: []}',
+        'excludes search',
+    ),
     'bounds upside down': (
         '  q:\n    class: PostTrainingQuantStrategy\n    search:\n      batch_nums: [9, 3] #!\n'
         'compressor: {strategies: []}',
@@ -414,6 +419,10 @@ ACT: dict[str, tuple[str, str]] = {
     ),
     'both lengths': ('QuantAware:\nDistillation:\nTrainConfig: {epochs: 1, train_iter: 5} #!\n', 'one of the two'),
     'search without quantization': ('HyperParameterOptimization: #!\n', 'add that section'),
+    'search and reconstruction': (
+        'QuantPost:\n  recon_level: layer-wise #!\nHyperParameterOptimization:\n',
+        'QuantPost.recon_level: excludes HyperParameterOptimization',
+    ),
     'two quantizations': (
         'QuantAware:\nQuantPost: #!\nDistillation:\nTrainConfig: {epochs: 1}\n',
         'QuantPost: excludes QuantAware: keep one of the two',

@@ -160,6 +160,10 @@ def _check_combination(sections: Mapping[str, Any], document: Document, problems
         refuse((trained or teaching)[0], 'trains: add the section TrainConfig with epochs or train_iter')
     if 'HyperParameterOptimization' in given and 'QuantPost' not in given:
         refuse('HyperParameterOptimization', 'searches the settings of QuantPost: add that section')
+    post = sections.get('QuantPost')
+    if isinstance(post, act.QuantPost) and post.recon_level and 'HyperParameterOptimization' in given:
+        path: KeyPath = ('QuantPost', 'recon_level')
+        problems.add(document.place_of(path), path, 'excludes HyperParameterOptimization: keep one of the two')
     if 'QuantPost' in given and 'QuantAware' in given:
         refuse('QuantPost', 'excludes QuantAware: keep one of the two')
     pruning = [name for name in trained if name != 'QuantAware']

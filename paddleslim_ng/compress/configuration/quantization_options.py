@@ -155,6 +155,8 @@ class PostTrainingQuantOptions(SavePaths):
         for name in ('start_epoch', 'end_epoch'):
             if getattr(self, name):
                 raise FieldError(name, 'has no meaning here: the strategy acts once, after the last epoch')
+        if self.search is not None and self.reconstruction is not None:
+            raise FieldError('reconstruction', 'excludes search, which compares models that are quantized at once')
         clash = self.model_fields_set & {'algo', 'hist_percent', 'batch_nums', 'bias_correction'}
         if self.search is not None and clash:
             raise FieldError(min(clash), 'is searched for: put it below search')
