@@ -19,6 +19,7 @@ from paddleslim_ng.cli.exit_codes import ExitCode, exit_code_of
 __all__ = ['Outcome', 'main']
 
 _GLOG_LEVEL = 'GLOG_minloglevel'
+_PADDLE_TO_ITSELF = ('No ccache found', "Tensor do not have 'place' interface")
 # Loaded when called, and Paddle with them.
 _COMMANDS = {
     'inspect': 'paddleslim_ng.cli.inspect_command',
@@ -113,7 +114,8 @@ def _paddle_says(everything: bool) -> Iterator[None]:
     os.environ[_GLOG_LEVEL] = '2'
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='No ccache found')
+            for message in _PADDLE_TO_ITSELF:
+                warnings.filterwarnings('ignore', message=message)
             yield
     finally:
         del os.environ[_GLOG_LEVEL]

@@ -12,7 +12,7 @@ from paddleslim_ng.compress.auto_compressed import AutoCompressed
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.decisive_metrics import with_metric
 from paddleslim_ng.compress.delivery import MODEL, Timing, deliver
-from paddleslim_ng.compress.fine_tuning import fine_tune_by_default
+from paddleslim_ng.compress.fine_tuning import with_optimizer
 from paddleslim_ng.compress.job_folder import JobFolder, job_record, model_digest
 from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.plugins import Distiller, L2Distiller, SoftLabelDistiller
@@ -107,9 +107,8 @@ def auto_compress(
     folder = JobFolder(Path(save_dir))
     _keep_apart(files, folder.path)
     job = SavedModelJob(files, train_data, eval_data, eval_function, place)
-    record = job_record(
-        settings, model=model_digest(files), loss=loss if isinstance(loss, str) else repr(type(loss)), **job.identity()
-    )
+    named = loss if isinstance(loss, str) else type(loss).__qualname__
+    record = job_record(settings, model=model_digest(files), loss=named, **job.identity())
     folder.require(record)
     before = job.metrics_of(job.teacher)
     target = _target(settings.saved_model, before, eval_function)
@@ -120,9 +119,8 @@ def auto_compress(
         return trainers[-1]
 
     compressor = job.compressor(distiller, train_optimizer, trainer)
-    compressor.config(folder.config_within(with_metric(settings, list(before))))
-    given = 'schedule_by' in settings.compressor.model_fields_set
-    fine_tune_by_default(compressor, schedule_is_given=given)
+    learned = with_optimizer(with_metric(settings, list(before)), job.reader.length())
+    compressor.config(folder.config_within(learned))
     folder.claim(record)
     result = compressor.run()
     timing = Timing(engines, repeats, interpreter) if measured else None

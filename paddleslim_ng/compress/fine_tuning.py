@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-import paddle
+if TYPE_CHECKING:
+    from paddleslim_ng.compress.configuration import CompressionConfig
 
-from paddleslim_ng.compress.compressor import Compressor
-from paddleslim_ng.compress.optimizers import OptimizerSource
-
-__all__ = ['LEARNING_RATE', 'fine_tune_by_default']
+__all__ = ['LEARNING_RATE', 'with_optimizer']
 
 LEARNING_RATE: Final = 1e-3
 
 
-def fine_tune_by_default(compressor: Compressor, *, schedule_is_given: bool) -> None:
-    """Give a job without optimizer one: Adam, whose rate falls from 0.001 to 0 along half a cosine over the whole job.
+def with_optimizer(config: CompressionConfig, batches: int | None) -> CompressionConfig:
+    """Return a configuration with an optimizer: Adam, whose rate falls from 0.001 to 0 along half a cosine.
 
-    The rate falls with every batch where the training data tells how many there are, and else with every epoch.
+    It falls with every batch over the whole job where the number of batches is known, and else with every epoch, unless
+    the configuration says which.
 
     Args:
-        compressor: a job with its strategies; one that has an optimizer stays as it is.
-        schedule_is_given: the configuration says what a schedule counts.
+        config: stays as it is where it has an optimizer.
+        batches: of an epoch; None where nobody knows.
     """
-    context, epochs = compressor.context, compressor.epochs()
-    if context.train_optimizer is not None or not epochs:
-        return
-    batches = context.train_reader.length() if context.train_reader is not None else None
-    if not schedule_is_given:
-        compressor.options = replace(compressor.options, schedule_by='epoch' if batches is None else 'batch')
-    of_epoch = batches if compressor.options.schedule_by == 'batch' else 1
-    steps = None if of_epoch is None else epochs * of_epoch
-    context.train_optimizer = OptimizerSource(lambda: _adam(steps), 'the default optimizer')
+    from paddleslim_ng.compress.configuration.learning_rates import CosineAnnealingDecay
+    from paddleslim_ng.compress.configuration.optimizer_settings import Adam
 
-
-def _adam(steps: int | None) -> Any:
-    """Return the optimizer; its rate stays where nobody knows how many steps there will be."""
-    schedule = paddle.optimizer.lr.CosineAnnealingDecay
-    return paddle.optimizer.Adam(schedule(LEARNING_RATE, steps) if steps is not None else LEARNING_RATE)
+    settings = config.compressor
+    if settings.optimizer is not None:
+        return config
+    rate = CosineAnnealingDecay(type='CosineAnnealingDecay', learning_rate=LEARNING_RATE)
+    unit = 'epoch' if batches is None else 'batch'
+    update = {
+        'optimizer': Adam(type='Adam', learning_rate=rate),
+        'schedule_by': settings.schedule_by if 'schedule_by' in settings.model_fields_set else unit,
+    }
+    return replace(config, compressor=settings.model_copy(update=update))
