@@ -142,6 +142,6 @@ def _mixed(optimizer: Any, options: Mapping[str, Any], program: Any) -> Any:
     if is_pir_program(program):
         raise UnsupportedOpError(
             'mixed precision cannot be put into a PIR program that exists: build the network within '
-            'paddle.amp.auto_cast, and leave amp out here'
+            "paddle.amp.auto_cast, on CPUs with dtype='bfloat16', and leave amp out here"
         )
     return paddle.static.amp.decorate(optimizer, **options)
