@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import paddle
 
 from paddleslim_ng.core import GraphWrapper
 from paddleslim_ng.data import make_feed
@@ -71,10 +72,16 @@ class Reader:
                 f'{role} gives batches, and {type(source).__name__} is none of the kinds of readers; '
                 'slim.data.BatchReader cuts arrays into batches'
             )
+        if isinstance(source, paddle.io.Dataset):
+            raise ConfigError(
+                f'{role} gives batches, and {type(source).__name__} is a dataset, which gives samples: put it into a '
+                'paddle.io.DataLoader with a batch_size'
+            )
         if not hasattr(source, '__iter__') and not callable(source):
             raise ConfigError(f'{role} is a reader function, a DataLoader or a list of batches, not {source!r}')
         if not self.feed_list:
             raise ConfigError(f'{role} has no inputs to feed: the feed list is empty')
+        self._ahead = False
 
     def is_exhaustible(self) -> bool:
         """Tell whether the source gives its batches once only, as a generator does."""
@@ -104,7 +111,7 @@ class Reader:
         Args:
             program: has the inputs.
             skip: batches to read past, unchecked.
-            skipped: called once they are behind.
+            skipped: called once they are behind; not where a thread reads ahead, in the midst of whose work it would come.
 
         Raises:
             DataError: the source fails (chained) or is empty, or a batch does not fit; named by its number from 1.
@@ -114,7 +121,7 @@ class Reader:
         number = 0
         for number, item in enumerate(self._items(), 1):
             if number <= skip:
-                if number == skip and skipped is not None:
+                if number == skip and skipped is not None and not self._ahead:
                     skipped()
                 continue
             yield self._feed(item, inputs, number)
@@ -127,7 +134,9 @@ class Reader:
     def _items(self) -> Iterator[Any]:
         number = 1
         try:
-            for item in self._open():
+            opened = self._open()
+            self._ahead = _reads_ahead(opened)
+            for item in opened:
                 yield item
                 number += 1
         except SlimError:
@@ -167,6 +176,11 @@ class Reader:
         if len(self.feed_list) == 1 and hasattr(item, '__array__'):
             return [item]
         return item
+
+
+def _reads_ahead(opened: Any) -> bool:
+    """Tell whether batches come from a thread of this process that fetches them before they are asked for."""
+    return type(opened).__name__ == '_DataLoaderIterSingleProcess'
 
 
 def _check_layout(batch: Any, inputs: Sequence[Any]) -> None:
