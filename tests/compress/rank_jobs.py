@@ -138,7 +138,9 @@ def main() -> None:
         if (what, int(second)) == ('write', ranks.rank):
             kill_while_writing(int(first))
         run(name, folder / 'parts', ranks, (what, int(first), int(second)))
-    for part, seed in (('whole', 5), ('parts', 6)):
+    # Where it was killed before both ranks had a checkpoint, it starts over as it had started.
+    goes_on = len(list((folder / 'parts' / 'checkpoints').glob('step-*'))) >= ranks.size
+    for part, seed in (('whole', 5), ('parts', 6 if goes_on else 5)):
         np.savez(folder / f'{part}-{ranks.rank}.npz', **run(name, folder / part, ranks, seed=seed))
 
 
