@@ -11,13 +11,12 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import GraphWrapper, has_array, paddle_compat, shape_of, view_array
 from paddleslim_ng.core.gradients import last_writer, master_of
-from paddleslim_ng.core.teachers import teacher_reading
 from paddleslim_ng.errors import ConfigError, GraphError
 from paddleslim_ng.sparse import statistics
 from paddleslim_ng.sparse.backup import Backup
+from paddleslim_ng.sparse.chosen_parameters import choose_parameters
 from paddleslim_ng.sparse.mask_state import load_state, pack_state
 from paddleslim_ng.sparse.masks import (
-    has_revived,
     mask_name,
     mask_program,
     masked_already,
@@ -25,10 +24,10 @@ from paddleslim_ng.sparse.masks import (
     write_mask,
     zero_out,
 )
-from paddleslim_ng.sparse.n_of_m import input_axis
 from paddleslim_ng.sparse.options import PARAMS_TYPES, LayerRatios, Options, check_ratio
-from paddleslim_ng.sparse.prunable import SkipParams, conv1x1_skip_params, get_skip_params, prunable_parameters
-from paddleslim_ng.sparse.ranking import WHOLE, Weights, coarse_blocks, find_cuts, keep, keep_pattern
+from paddleslim_ng.sparse.prunable import SkipParams, conv1x1_skip_params, get_skip_params
+from paddleslim_ng.sparse.ranking import WHOLE, Weights, find_cuts, keep, keep_pattern
+from paddleslim_ng.sparse.revival import RevivalWatch
 from paddleslim_ng.sparse.schedule import Schedule
 from paddleslim_ng.sparse.scores import as_floats
 from paddleslim_ng.sparse.selection import Cut
@@ -36,7 +35,6 @@ from paddleslim_ng.sparse.selection import Cut
 __all__ = ['UnstructuredPruner']
 
 _LOG = logging.getLogger('paddleslim_ng')
-_WATCHED = 3
 
 
 class UnstructuredPruner:
@@ -123,42 +121,17 @@ class UnstructuredPruner:
         self._backup = Backup() if regrowth else None
         self._ties: dict[str, int] = {}
         self._applied: float | None = None
-        self._warned = False
         default = conv1x1_skip_params if prune_params_type == 'conv1x1_only' else get_skip_params
-        self._choose(skip_params_func or default)
+        self._shapes, self._axes, self.skip_params = choose_parameters(
+            program, skip_params_func or default, self.options
+        )
+        self.masks = {name: mask_name(name) for name in self._shapes}
+        self._revival = RevivalWatch(self.scope, self._shapes)
         brought = self._brought_masks()
         self._attach()
         for name in self.masks:
             if name not in brought:
                 write_mask(self.scope, name, np.ones(self._shapes[name], np.uint8), self.place)
-
-    def _choose(self, skip_params_func: SkipParams) -> None:
-        """Find the prunable parameters."""
-        graph = GraphWrapper(self.program)
-        chosen = prunable_parameters(graph, skip_params_func)
-        axes = {var.name(): input_axis(graph, var) for var in chosen} if self.options.pattern else {}
-        without = [name for name, axis in axes.items() if axis is None]
-        if without:
-            _LOG.warning('%s have no input channels, and the pattern leaves them alone', without)
-            chosen = [var for var in chosen if var.name() not in without]
-        if not chosen:
-            raise ConfigError(f'no parameter has input channels, along which a pattern could run: {without}')
-        self._axes = {name: axis for name, axis in axes.items() if axis is not None}
-        self._shapes = {var.name(): var.shape() for var in chosen}
-        self._watched = sorted(self._shapes, key=lambda name: int(np.prod(self._shapes[name])))[:_WATCHED]
-        self.masks = {name: mask_name(name) for name in self._shapes}
-        self.skip_params = {var.name() for var in graph.all_parameters()} - set(self.masks)
-        given = self.options.layer_ratios
-        if isinstance(given, Mapping):
-            for name, ratio in given.items():
-                if name not in self.masks:
-                    teacher = teacher_reading(graph.var(name)) if graph.has_var(name) else None
-                    why = 'is not pruned' if teacher is None else f'belongs to the merged teacher {teacher!r}'
-                    raise ConfigError(f'layer_ratios names {name!r}, which {why}; pruned are {list(self.masks)}')
-                check_ratio(ratio, f'the ratio of {name!r}')
-        coarse = coarse_blocks(self._shapes, self.options)
-        if coarse:
-            _LOG.warning('a block of %s is a large part of %s: their sparsity is coarse', self.options.block, coarse)
 
     def _attach(self) -> None:
         """Put masks into the program, where it updates parameters and does not mask them yet."""
@@ -209,7 +182,7 @@ class UnstructuredPruner:
         """
         if not self._attached and self._updates(GraphWrapper(self.program)):
             self._attach()
-        if self._has_revived():
+        if self._applied is not None and self._revival.found():
             self.update_params()
         if self.schedule is not None:
             self.ratio = self.schedule.ratio_at(self.iteration, self.target_ratio)
@@ -223,19 +196,6 @@ class UnstructuredPruner:
         if own_rule or self.options.mode == 'threshold' or self._applied != self.ratio:
             return True
         return self.options.regrowth and self.schedule is not None and self.schedule.renews_at(self.iteration)
-
-    def _has_revived(self) -> bool:
-        """Look at a few small parameters for weights that should be zero."""
-        if self._applied is None:
-            return False
-        found = any(has_revived(self.scope, name) for name in self._watched)
-        if found and not self._warned:
-            self._warned = True
-            _LOG.warning(
-                'pruned weights are no longer zero: the program that trains is not the one with the masks. step() '
-                'zeroes them from now on, and in between they are not; train the program that the pruner was given'
-            )
-        return found
 
     def _renew(self) -> None:
         self._check_scope()
