@@ -26,7 +26,7 @@ LENGTHS: dict[str, Callable[[Any, Any], bool]] = {
     'minItems': lambda value, bound: not isinstance(value, list) or len(value) >= bound,
     'maxItems': lambda value, bound: not isinstance(value, list) or len(value) <= bound,
 }
-SILENT = {'title', 'description', 'default', 'discriminator', '$schema', '$defs', 'then'}
+SILENT = {'title', 'description', 'default', 'discriminator', '$schema', '$id', '$defs', 'deprecated', 'then'}
 
 
 class Schema:

@@ -370,7 +370,11 @@ def test_schema_knows_all_keys() -> None:
             more = {'distillation_loss_weight'} if section == 'distillers' else set()
             assert set(row['then']['properties']) == {'class', *plugin.options.model_fields, *more}
             assert row['then']['additionalProperties'] is False
-    assert {'QuantAware', 'TrainConfig', 'Global'} <= set(translated['properties'])
+    assert {'QuantAware', 'Quantization', 'TrainConfig', 'Global'} <= set(translated['properties'])
+    assert schema['$id'].startswith('urn:') and schema['title']
+    described = [rule for model in schema['$defs'].values() for rule in model.get('properties', {}).items()]
+    assert not [name for name, rule in described if name != 'type' and not rule.get('description')]
+    assert schema['$defs']['UniformPruneOptions']['properties']['max_ratio']['default'] == 0.9
 
 
 def test_every_key_is_described() -> None:

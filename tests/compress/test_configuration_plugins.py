@@ -18,6 +18,7 @@ from paddleslim_ng.core import GraphWrapper, load_array
 from paddleslim_ng.dist import LOSSES, merge
 from paddleslim_ng.errors import ConfigError, GraphError
 from paddleslim_ng.prune import CRITERION, Pruner
+from paddleslim_ng.quant.aware_config import read_config
 from tests.dist.nets import Net, batch
 
 
@@ -183,6 +184,8 @@ def test_every_plugin_class_takes_its_options(section: str) -> None:
     for name, plugin in Registry().classes(section).items():
         made = plugin.create(plugin.options(**needed.get(name, {})))
         assert type(made).__name__ == name
+        if section == 'quantizers':
+            assert read_config(made.arguments()['config'])
 
 
 def test_strategies_take_their_options() -> None:

@@ -26,7 +26,6 @@ _REFUSED: Final[Mapping[str, str]] = {
     'Quantization': 'is a name of older releases: call it QuantPost beside HyperParameterOptimization, or QuantAware',
     'Prune': 'is a name of older releases: take ChannelPrune or ASPPrune',
 }
-_FORMER: Final = ('Quantization', 'QuantAware')
 ACT_SECTIONS: Final = (_GLOBAL, *act.ACT_MODELS, *_REFUSED)
 _TRAINED: Final = ('QuantAware', 'ChannelPrune', 'ASPPrune', 'UnstructurePrune')
 _TEACHING: Final = ('Distillation', 'MultiTeacherDistillation')
@@ -102,7 +101,7 @@ def _with_present_names(document: Document) -> tuple[Document, dict[str, str]]:
 
     Beside ``HyperParameterOptimization``, the older name meant quantization after training.
     """
-    old, new = _FORMER
+    ((old, new),) = act.FORMER_SECTIONS.items()
     if old not in document.data or {new, 'QuantPost', 'HyperParameterOptimization'} & set(document.data):
         return document, {}
     data = {new if name == old else name: value for name, value in document.data.items()}

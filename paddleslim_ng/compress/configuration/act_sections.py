@@ -21,6 +21,7 @@ from paddleslim_ng.compress.configuration.values import Options
 
 __all__ = [
     'ACT_MODELS',
+    'FORMER_SECTIONS',
     'ASPPrune',
     'ChannelPrune',
     'Distillation',
@@ -48,3 +49,5 @@ ACT_MODELS: Final[Mapping[str, type[Options]]] = {
         TrainConfig,
     )
 }
+# What sections were called in older releases.
+FORMER_SECTIONS: Final[Mapping[str, str]] = {'Quantization': 'QuantAware'}

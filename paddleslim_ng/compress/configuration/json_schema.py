@@ -8,7 +8,7 @@ from typing import Any, Optional
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from paddleslim_ng.compress.configuration.act_sections import ACT_MODELS
+from paddleslim_ng.compress.configuration.act_sections import ACT_MODELS, FORMER_SECTIONS
 from paddleslim_ng.compress.configuration.compressor_settings import CompressorSettings
 from paddleslim_ng.compress.configuration.registry import SECTIONS, PluginClass, Registry
 from paddleslim_ng.compress.configuration.validation import other_names
@@ -16,6 +16,7 @@ from paddleslim_ng.compress.configuration.validation import other_names
 __all__ = ['json_schema']
 
 _REFERENCE = '#/$defs/{model}'
+_ID = 'urn:paddleslim-ng:compress:1.0'
 _MaybeRegistry = Optional[Registry]
 
 
@@ -46,17 +47,24 @@ def json_schema(registry: _MaybeRegistry = None) -> dict[str, Any]:
         'version': native['version'],
         'include': native['include'],
         'Global': {'type': ['object', 'null'], 'description': 'Settings of your own script, and where the model is.'},
-        **{name: {'anyOf': [{'$ref': names[model]}, {'type': 'null'}]} for name, model in ACT_MODELS.items()},
+        **{name: _or_nothing(names[model]) for name, model in ACT_MODELS.items()},
+        **{old: {**_or_nothing(names[ACT_MODELS[new]]), 'deprecated': True} for old, new in FORMER_SECTIONS.items()},
     }
     return {
         '$schema': 'https://json-schema.org/draft/2020-12/schema',
+        '$id': _ID,
         'title': 'Configuration of the Compressor',
+        'description': "Sections of this package, or those of PaddleSlim's AutoCompression.",
         'anyOf': [
             {'type': 'object', 'properties': native, 'additionalProperties': False, 'required': ['version']},
             {'type': 'object', 'properties': translated, 'additionalProperties': False},
         ],
         '$defs': definitions['$defs'],
     }
+
+
+def _or_nothing(reference: str) -> dict[str, Any]:
+    return {'anyOf': [{'$ref': reference}, {'type': 'null'}]}
 
 
 def _include() -> dict[str, Any]:
