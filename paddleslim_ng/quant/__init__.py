@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddleslim_ng.quant.analysis import Analysis, TargetModel
+from paddleslim_ng.quant.analysis import Analysis
 from paddleslim_ng.quant.aware import quant_aware
 from paddleslim_ng.quant.aware_export import FoldedQuantization, export_aware, fold_quantized
 from paddleslim_ng.quant.aware_spec import float_program, spec_of
@@ -28,6 +28,7 @@ from paddleslim_ng.quant.export_checks import Agreement
 from paddleslim_ng.quant.fine_tuning import LayerTuning, tune_global, tune_layerwise
 from paddleslim_ng.quant.formats import FORMATS
 from paddleslim_ng.quant.grid_quantizers import AbsMaxQuantizer, BatchQuantizer, MovingAverageQuantizer, RangeQuantizer
+from paddleslim_ng.quant.layer_errors import LayerError, RuntimeErrors
 from paddleslim_ng.quant.low_bit import LowBitLayer, LowBitProgram
 from paddleslim_ng.quant.non_uniform_quantizer import NonUniformQuantizer
 from paddleslim_ng.quant.observers import OBSERVERS, threshold
@@ -44,12 +45,13 @@ from paddleslim_ng.quant.quantization_trials import SearchedModel
 from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
 from paddleslim_ng.quant.reconstruction import BlockResult, Learning, ReconstructedModel, reconstruct
 from paddleslim_ng.quant.reconstruction_static import quant_recon_static
-from paddleslim_ng.quant.runtime_errors import LayerError, RuntimeErrors, runtime_errors
+from paddleslim_ng.quant.runtime_errors import runtime_errors
 from paddleslim_ng.quant.simulate import SimulatedProgram, simulate
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics, TensorStatistics
 from paddleslim_ng.quant.storage import StorageReport, TensorStorage, storage_report
 from paddleslim_ng.quant.straight_through import FakeQuantizer, quantize_reads
+from paddleslim_ng.quant.target_model import TargetModel
 from paddleslim_ng.quant.targets import TargetOperator, Targets, find_targets
 from paddleslim_ng.quant.trial_log import Trial
 from paddleslim_ng.quant.uniform_quantizer import UniformQuantizer

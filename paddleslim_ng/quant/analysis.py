@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import paddle
 
 from paddleslim_ng.analysis.metric_value import as_metric
@@ -21,49 +19,19 @@ from paddleslim_ng.quant.analysis_config import checked_config
 from paddleslim_ng.quant.analysis_statistics import summaries, write_statistics
 from paddleslim_ng.quant.batch_norm_folding import fold_batch_norm
 from paddleslim_ng.quant.error_plots import plot_boxes
-from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.float_layers import fewest_float_layers
 from paddleslim_ng.quant.measurements_file import MeasurementsFile, identity_of
-from paddleslim_ng.quant.output_loss import output_loss
-from paddleslim_ng.quant.spec import QuantizationSpec
+from paddleslim_ng.quant.output_loss import joined_batches, output_loss
 from paddleslim_ng.quant.static_arguments import load_with_feeds
 from paddleslim_ng.quant.stored_tensors import kept_feeds
+from paddleslim_ng.quant.target_model import TargetModel, save_target
 from paddleslim_ng.runtime.atomic import atomic_write
 
-__all__ = ['Analysis', 'TargetModel']
+__all__ = ['Analysis']
 
 _LOG = logging.getLogger(__name__)
 _ALL: Final = ' all'  # no name of a layer begins with a space
 _FLOAT: Final = ' float'
-
-
-@dataclass(frozen=True)
-class TargetModel:
-    """What :meth:`Analysis.get_target_quant_model` found and saved.
-
-    Attributes:
-        float_layers: layers that stay in float, the most sensitive one first; none of them can be spared.
-        metric: what ``eval_function`` returned for the model that was saved.
-        target: what was asked for.
-        spec: the quantization of all other layers.
-        exported: the files.
-        evaluations: the metric of every set of float layers that was tried, in order.
-    """
-
-    float_layers: tuple[str, ...]
-    metric: float
-    target: float
-    spec: QuantizationSpec
-    exported: ExportedModel
-    evaluations: tuple[tuple[tuple[str, ...], float], ...]
-
-    def __str__(self) -> str:
-        """Report in words."""
-        layers = ', '.join(self.float_layers) or 'none'
-        return (
-            f'metric {self.metric:.6g}, at least {self.target:.6g}, with {len(self.float_layers)} layers in float: '
-            f'{layers}; {len(self.evaluations)} models evaluated\n{self.exported}'
-        )
 
 
 class Analysis:
@@ -239,25 +207,9 @@ class Analysis:
             lambda kept: self._evaluate([name for name in layers if name not in kept]),
             float(target_metric),
         )
-        quantized = [name for name in layers if name not in found.layers]
-        _, spec = analysed.form(quantized)
-        if spec is None:
-            raise ConfigError(f'only the float model reaches {target_metric}: no layer can be quantized')
-        source = analysed.source(quantized)
-        format = 'quantize_linear' if self.quant_config['onnx_format'] else 'fake_quantize'
         self._folder()
-        exported = export_quantized(
-            source.program,
-            spec,
-            self.save_dir / 'target_quant_model' / 'model',
-            source.feeds,
-            source.fetches,
-            source.scope,
-            format=format,
-            feed=dict(analysed.feeds[0]),
-        )
-        spec.save(self.save_dir / 'target_quant_model' / 'model.quantization.json')
-        return TargetModel(found.layers, found.metric, float(target_metric), spec, exported, found.evaluations)
+        format = 'quantize_linear' if self.quant_config['onnx_format'] else 'fake_quantize'
+        return save_target(analysed, found, float(target_metric), self.save_dir / 'target_quant_model', format)
 
     def _read(self) -> AnalysedModel:
         if self._data is None:
@@ -299,7 +251,7 @@ class Analysis:
         model, _ = self.analysed.form(layers)
         if self.eval_function is None:
             exact, found = (self.analysed.outputs(form) for form in (self.analysed.model, model))
-            return 1.0 - output_loss('cosine', _joined(exact), _joined(found))
+            return 1.0 - output_loss('cosine', joined_batches(exact), joined_batches(found))
         with paddle.static.scope_guard(model.scope):
             value = self.eval_function(Executor(), model.program, list(model.feeds), list(model.fetches))
         return as_metric(value, 'eval_function')
@@ -316,10 +268,6 @@ class Analysis:
             atomic_write(self.save_dir / name, text)
         except OSError as error:
             raise CheckpointError(f'cannot write {self.save_dir / name}: {error}') from error
-
-
-def _joined(rows: list[list[Any]]) -> list[Any]:
-    return [np.concatenate([np.atleast_1d(row[place]) for row in rows]) for place in range(len(rows[0]))]
 
 
 def _name_of(function: Callable[..., Any] | None) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from paddleslim_ng.quant.error_figures import Histogram
-    from paddleslim_ng.quant.runtime_errors import RuntimeErrors
+    from paddleslim_ng.quant.layer_errors import RuntimeErrors
 
 __all__ = ['plot_boxes', 'plot_histograms', 'plot_runtime_errors', 'save_figure']
 

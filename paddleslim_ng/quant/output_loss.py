@@ -10,10 +10,19 @@ import numpy.typing as npt
 
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
 
-__all__ = ['OUTPUT_LOSSES', 'output_loss']
+__all__ = ['OUTPUT_LOSSES', 'joined_batches', 'output_loss']
 
 Array = npt.NDArray[Any]
 _TINY: Final = 1e-12
+
+
+def joined_batches(rows: Sequence[Sequence[Array]]) -> list[Array]:
+    """Return the outputs of all batches joined, one array for each output.
+
+    Args:
+        rows: for each batch, its outputs.
+    """
+    return [np.concatenate([np.atleast_1d(row[place]) for row in rows]) for place in range(len(rows[0]))]
 
 
 def output_loss(name: str, exact: Sequence[Array], found: Sequence[Array]) -> float:

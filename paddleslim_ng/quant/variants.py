@@ -8,28 +8,25 @@ are compiled once, and any choice of bits costs a forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final, Union
+from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.analysis.metric_value import as_metric
-from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, store_array, view_array
-from paddleslim_ng.core.expressions import Expressions
-from paddleslim_ng.core.insertion import Insertion, add_state
-from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.core import Executor, store_array, view_array
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
 from paddleslim_ng.quant.bits import FLOAT_BITS
 from paddleslim_ng.quant.building import spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
 from paddleslim_ng.quant.data_sources import Feed
 from paddleslim_ng.quant.observers import check_observer, threshold
-from paddleslim_ng.quant.output_loss import OUTPUT_LOSSES, output_loss
-from paddleslim_ng.quant.placement import Placed, own_scope, place_tensors
+from paddleslim_ng.quant.output_loss import OUTPUT_LOSSES, joined_batches, output_loss
 from paddleslim_ng.quant.quantizers import abs_max_scale, fake_quantize, scale_of_threshold
 from paddleslim_ng.quant.spec import QuantizationSpec, TensorQuantization
 from paddleslim_ng.quant.statistics import CalibrationStatistics
 from paddleslim_ng.quant.stored_tensors import kept_feeds
+from paddleslim_ng.quant.switched_model import own_copy, switch_state, switched_model
 from paddleslim_ng.quant.targets import find_targets
 from paddleslim_ng.runtime.executor_flags import ignores_changed_weights
 from paddleslim_ng.runtime.model_loading import InferenceModel
@@ -39,9 +36,6 @@ __all__ = ['Metric', 'QuantizedVariants']
 Array = npt.NDArray[Any]
 #: A measure of the outputs against those in float, or a function of a model, the larger the better.
 Metric = Union[str, Callable[[InferenceModel], Any]]
-_HUGE: Final = 3e38
-_BELOW_HALF: Final = float(np.nextafter(np.float32(0.5), np.float32(0)))
-_STATES: Final = ('inverse', 'limit', 'scale', 'off')
 
 
 class QuantizedVariants:
@@ -124,7 +118,7 @@ class QuantizedVariants:
         self.template = spec_from_thresholds(model.program, limits, **self._building)
         if not self.template.operators:
             raise ConfigError(f'no operator can be quantized: {dict(self.template.skipped)}')
-        self.model = self._plain = _copied(model)
+        self.model = self._plain = own_copy(model)
         self._switched: InferenceModel | None = None
         self._bits: dict[str, int] = {}
         self.exact = self.outputs()
@@ -181,7 +175,7 @@ class QuantizedVariants:
         made = {name: self.tensor(name, width) for name, width in wanted.items()}
         rounds_activations = any(tensor.kind == 'activation' for tensor in made.values())
         if rounds_activations and self._switched is None:
-            self._switched = _switched(self._plain, self.template)
+            self._switched = switched_model(self._plain, self.template)
         for name in changed:
             self._write(name, made.get(name))
         self._bits = wanted
@@ -189,8 +183,7 @@ class QuantizedVariants:
 
     def outputs(self) -> list[Array]:
         """Return the outputs with the bits that are set, all batches joined."""
-        rows = [self._run(feed) for feed in self.feeds]
-        return [np.concatenate([np.atleast_1d(row[place]) for row in rows]) for place in range(len(rows[0]))]
+        return joined_batches([self._run(feed) for feed in self.feeds])
 
     def loss(self, bits: Mapping[str, int], metric: Metric = 'kl', baseline: float | None = None) -> float:
         """Set bits and return what they cost.
@@ -237,7 +230,7 @@ class QuantizedVariants:
             array = view_array(self.source.scope, name)
             store_array(scope, name, array if tensor is None else fake_quantize(array, tensor), self._place)
             return
-        for state, value in _state_of(name, tensor).items():
+        for state, value in switch_state(name, tensor).items():
             store_array(scope, state, value, self._place)
 
     def _run(self, feed: Feed) -> list[Array]:
@@ -254,57 +247,3 @@ def check_metric(metric: Metric) -> None:
     """Raise ConfigError where a metric is neither a function nor the name of a measure."""
     if not callable(metric) and metric not in OUTPUT_LOSSES:
         raise ConfigError(f'metric must be a function of the model or one of {list(OUTPUT_LOSSES)}, not {metric!r}')
-
-
-def _state_of(name: str, tensor: TensorQuantization | None) -> dict[str, Array]:
-    """Return the state of the fake quantizer of an activation, which passes everything where it has no width."""
-    row = (
-        (1.0, 1.0, 0.0, 1.0) if tensor is None else (np.float32(1) / tensor.scale[0], tensor.limit, tensor.scale[0], 0)
-    )
-    return {_state_name(name, state): np.array([value], np.float32) for state, value in zip(_STATES, row)}
-
-
-def _state_name(name: str, state: str) -> str:
-    return f'{name}.variant_{state}'
-
-
-def _copied(model: InferenceModel) -> InferenceModel:
-    """Return a copy in test mode with a scope of its own."""
-    graph = GraphWrapper(clone_program(model.program, for_test=True))
-    return _with_fetches(model, graph.program, own_scope(graph, model.scope, {}))
-
-
-def _switched(model: InferenceModel, spec: QuantizationSpec) -> InferenceModel:
-    """Return a copy with fake quantizers that are off, whose state is in the scope of the model."""
-    graph = GraphWrapper(clone_program(model.program, for_test=True))
-    with matching_ir(graph.program):
-        for item in place_tensors(graph, spec):
-            if not item.is_weight and item.readers:
-                _insert(graph, item)
-                for name, value in _state_of(item.var.name(), None).items():
-                    store_array(model.scope, name, value)
-    return _with_fetches(model, graph.program, model.scope)
-
-
-def _with_fetches(model: InferenceModel, program: Any, scope: Any) -> InferenceModel:
-    graph = GraphWrapper(program)
-    fetches = [graph.var(GraphWrapper.name_of(item)).raw for item in model.fetches]
-    return InferenceModel(program, list(model.feeds), fetches, scope)
-
-
-def _insert(graph: GraphWrapper, item: Placed) -> None:
-    names = [_state_name(item.var.name(), state) for state in _STATES]
-    inverse, limit, scale, off = (add_state(graph, name, [1], 'float32') for name in names)
-    here = Insertion(graph, before=item.readers[0])
-    e = Expressions(here)
-    steps = e.scale_by(item.var, inverse)
-    magnitude = e.floor(e.scale(e.abs(steps), 1.0, _BELOW_HALF))
-    rounded = e.multiply(e.sign(steps), _at_most(e, magnitude, limit))
-    # Exact either way: one of the two terms is zero.
-    here.redirect(item.var, e.add(e.scale_by(item.var, off), e.scale_by(rounded, scale)), item.readers)
-
-
-def _at_most(e: Expressions, whole: VarWrapper, limit: VarWrapper) -> VarWrapper:
-    """Return the smaller one of two whole numbers, exactly: ``limit - max(limit - whole, 0)``."""
-    room = e.clip(e.add(e.scale(whole, -1.0), limit), 0.0, _HUGE)
-    return e.add(e.scale(room, -1.0), limit)

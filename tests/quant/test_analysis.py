@@ -19,7 +19,8 @@ from paddleslim_ng.errors import CheckpointError, ConfigError, DataError
 from paddleslim_ng.quant.analysis import Analysis
 from paddleslim_ng.quant.error_figures import ErrorSums
 from paddleslim_ng.quant.float_layers import fewest_float_layers
-from paddleslim_ng.quant.runtime_errors import RuntimeErrors, runtime_errors
+from paddleslim_ng.quant.layer_errors import RuntimeErrors
+from paddleslim_ng.quant.runtime_errors import runtime_errors
 from paddleslim_ng.runtime import InferenceModel
 from tests.quant import quantized_nets as nets
 
