@@ -248,6 +248,39 @@ ENTRIES: dict[str, tuple[str, str]] = {
         'compressor: {strategies: []}',
         "must be a list, not 'l2': write [l2]",
     ),
+    'instance instead of its name': (
+        '  p:\n    class: UniformPruneStrategy\n    pruner: {class: StructurePruner} #!\ncompressor: {strategies: []}',
+        'must be the name of an instance of pruners',
+    ),
+    'reference twice': (
+        '  d:\n    class: DistillationStrategy\n    distillers: [l2, l2] #!\n'
+        'distillers: {l2: {class: L2Distiller}}\ncompressor: {strategies: []}',
+        "strategies.d.distillers[1]: names 'l2' twice",
+    ),
+    'in rounds and beside them': (
+        '  p: {class: UniformPruneStrategy}\n  r: {class: AlternationStrategy, strategies: [p]}\n'
+        'compressor: {epoch: 2, strategies: [r, p]} #!\n',
+        "compressor.strategies[1]: 'p' acts in the rounds of 'r' already",
+    ),
+    'quantized twice': (
+        '  a: {class: PostTrainingQuantStrategy}\n  b: {class: QuantizationStrategy}\n'
+        'compressor: {epoch: 2, strategies: [a, b]} #!\n',
+        "compressor.strategies[0]: 'b' brings integers into the network: keep one of the two",
+    ),
+    'distilled twice at once': (
+        '  a: {class: DistillationStrategy, distillers: [l2], end_epoch: 3}\n'
+        '  b: {class: DistillationStrategy, distillers: [l2], start_epoch: 2}\n'
+        'distillers: {l2: {class: L2Distiller}}\ncompressor: {epoch: 4, strategies: [a, b]} #!\n',
+        "compressor.strategies[1]: 'a' distills in the same epochs",
+    ),
+    'percent': (
+        '  p:\n    class: UniformPruneStrategy\n    target_ratio: 50% #!\ncompressor: {strategies: []}',
+        "must be a number, not '50%': write 0.5",
+    ),
+    'optimizer as text': (
+        'compressor:\n  strategies: []\n  optimizer: Adam #!\n',
+        "must be a mapping, not 'Adam': write {type: Adam}",
+    ),
     'no distillers': (
         '  d: {class: DistillationStrategy, distillers: []} #!\ncompressor: {strategies: []}',
         'must be a list of at least 1 entry, not []',

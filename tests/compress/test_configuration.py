@@ -308,7 +308,7 @@ def test_times() -> None:
             'strategies': {
                 'a': {'class': 'UniformPruneStrategy', 'start_epoch': 1},
                 'b': {'class': 'GMPStrategy', 'start_epoch': 2, 'end_epoch': 9},
-                'c': {'class': 'QuantizationStrategy', 'start_epoch': 9},
+                'c': {'class': 'SensitivePruneStrategy', 'start_epoch': 9},
                 'd': {'class': 'PostTrainingQuantStrategy'},
                 'e': {'class': 'GMPStrategy', 'end_epoch': 30},
             },

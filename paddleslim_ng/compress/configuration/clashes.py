@@ -1,17 +1,23 @@
-"""What two instances say differently, so that one of them would be passed over."""
+"""Instances that do not go together: what one of them says is passed over, or the job would end in an error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from paddleslim_ng.compress.configuration.configuration import Instance
+from paddleslim_ng.compress.configuration.configuration import CompressionConfig, Instance
 from paddleslim_ng.compress.configuration.document import Document
-from paddleslim_ng.compress.configuration.problems import Problems
-from paddleslim_ng.compress.configuration.quantization_options import QuantizationOptions
+from paddleslim_ng.compress.configuration.options import (
+    AlternationOptions,
+    DistillationOptions,
+    PostTrainingQuantOptions,
+    QuantizationOptions,
+)
+from paddleslim_ng.compress.configuration.problems import KeyPath, Problems
 from paddleslim_ng.compress.configuration.registry import Registry
+from paddleslim_ng.compress.configuration.timing import Span, spans
 
-__all__ = ['check_quantizers']
+__all__ = ['check_quantizers', 'check_strategies']
 
 # How scales come about.
 _SCALES: Final = ('weight_quantize_type', 'activation_quantize_type', 'moving_rate', 'window_size', 'use_pact')
@@ -41,3 +47,54 @@ def check_quantizers(
                 problems.add(
                     document.place_of(path), path, f'is what the quantizer {quantizer.name!r} is for: leave it out'
                 )
+
+
+def check_strategies(config: CompressionConfig, document: Document, problems: Problems) -> None:
+    """Note strategies of a job that cannot act in one network.
+
+    Args:
+        config: the whole.
+        document: knows where its entries stand.
+        problems: gets what is wrong.
+    """
+    for path, message in (*_listed_twice(config), *_quantized_twice(config), *_taught_twice(config)):
+        problems.add(document.place_of(path), path, message)
+
+
+def _listed(config: CompressionConfig, name: str) -> KeyPath:
+    return ('compressor', 'strategies', config.compressor.strategies.index(name))
+
+
+def _listed_twice(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
+    for rounds in _of_kind(config, AlternationOptions):
+        for name in getattr(rounds.options, 'strategies', ()):
+            if name in config.compressor.strategies:
+                yield (
+                    _listed(config, name),
+                    f'{name!r} acts in the rounds of {rounds.name!r} already: leave it out here',
+                )
+
+
+def _quantized_twice(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
+    trained = _of_kind(config, QuantizationOptions)
+    for other in [*trained[1:], *_of_kind(config, PostTrainingQuantOptions)] if trained else ():
+        yield _listed(config, other.name), f'{trained[0].name!r} brings integers into the network: keep one of the two'
+
+
+def _taught_twice(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
+    taught = [one.name for one in _of_kind(config, DistillationOptions)]
+    found: list[Span] = []
+    for span in spans(config):
+        if span.name not in taught:
+            continue
+        for other in found:
+            if max(span.start, other.start) < min(span.end, other.end):
+                message = (
+                    f'{other.name!r} distills in the same epochs: let one follow the other, or join their distillers'
+                )
+                yield _listed(config, span.name), message
+        found.append(span)
+
+
+def _of_kind(config: CompressionConfig, kind: Any) -> list[Instance]:
+    return [one for one in config.strategies if isinstance(one.options, kind)]

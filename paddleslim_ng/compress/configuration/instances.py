@@ -55,6 +55,8 @@ class Instances:
 
     def unknown(self, name: Any, section: str) -> str:
         """Say that a section has no such instance."""
+        if isinstance(name, dict):
+            return f'must be the name of an instance of {section}, where its mapping stands'
         known = self.names(section)
         homes = self._homes.get(name, []) if isinstance(name, str) else []
         if homes:
@@ -143,9 +145,11 @@ class Instances:
             return []
         known = self.names(section)
         places = [((*path, number), item) for number, item in enumerate(value)] if many else [(path, value)]
-        for here, item in places:
+        for number, (here, item) in enumerate(places):
             if item not in known:
                 self._note(here, self.unknown(item, section))
+            elif item in [other for _, other in places[:number]]:
+                self._note(here, f'names {item!r} twice')
         return [item for _, item in places if item in known]
 
     def _marked(self, value: Any, names: list[str]) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Optional, Union
 
 from paddleslim_ng.compress.configuration.act import ACT_SECTIONS, translate_act
-from paddleslim_ng.compress.configuration.clashes import check_quantizers
+from paddleslim_ng.compress.configuration.clashes import check_quantizers, check_strategies
 from paddleslim_ng.compress.configuration.compressor_settings import CompressorSettings
 from paddleslim_ng.compress.configuration.configuration import CompressionConfig
 from paddleslim_ng.compress.configuration.document import Document, read_mapping
@@ -79,6 +79,7 @@ def _checked(document: Document, registry: Registry, import_classes: bool) -> Co
     problems.raise_if_any()
     config = CompressionConfig(document.file, VERSION, settings or CompressorSettings(), instances.found)
     check_times(config, document, problems)
+    check_strategies(config, document, problems)
     problems.raise_if_any()
     if import_classes:
         instances.import_classes()
@@ -124,7 +125,8 @@ def _compressor(document: Document, instances: Instances, problems: Problems) ->
     if not isinstance(settings, CompressorSettings):
         return None
     known = instances.names(_STRATEGIES)
-    for number, name in enumerate(settings.strategies):
+    readable = isinstance(document.data.get(_STRATEGIES) or {}, dict)
+    for number, name in enumerate(settings.strategies if readable else ()):
         if name not in known:
             path = (_COMPRESSOR, _STRATEGIES, number)
             problems.add(document.place_of(path), path, instances.unknown(name, _STRATEGIES))

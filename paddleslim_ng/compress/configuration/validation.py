@@ -188,7 +188,9 @@ def _message(group: Sequence[_Told]) -> str:
     if any(item is None for item in wanted):
         return group[0].message[:1].lower() + group[0].message[1:]
     words = [word for word in wanted if word is not None]
-    return f'must be {" or ".join(words)}, not {shown(value)}{_hint(words, value)}'
+    tagged = isinstance(value, str) and group[0].kind == 'model_attributes_type'
+    hint = f': write {{type: {value}}}' if tagged else _hint(words, value)
+    return f'must be {" or ".join(words)}, not {shown(value)}{hint}'
 
 
 def _wanted(item: _Told) -> str | None:
@@ -196,8 +198,11 @@ def _wanted(item: _Told) -> str | None:
 
 
 def _hint(words: Sequence[str], value: Any) -> str:
-    if isinstance(value, str) and any('number' in word for word in words) and _NUMBER.fullmatch(value):
-        return ': write it without quotes'
+    if isinstance(value, str) and any('number' in word for word in words):
+        if _NUMBER.fullmatch(value):
+            return ': write it without quotes'
+        if value.endswith('%') and _NUMBER.fullmatch(value[:-1]):
+            return f': write {float(value[:-1]) / 100:g}'
     if 'text' in words and not isinstance(value, (str, list, dict)) and value is not None:
         return ': write it in quotes'
     if all(word.startswith('a list') for word in words) and isinstance(value, str):
