@@ -126,14 +126,18 @@ def saved_models(net: digits.Network, made: Compressed, folder: Path) -> dict[st
     return found
 
 
-def evaluate(saved: Saved, part: Any, engines: Sequence[str] | None) -> Row:
-    """Measure what a saved model takes, and its accuracy in every runtime of the engines."""
+def evaluate(saved: Saved, part: Any, engines: Sequence[str]) -> Row:
+    """Measure what a saved model takes, and its accuracy in Paddle's executor and on the engines."""
     path, network, precision = saved
-    costs = slim.analysis.flops(network), slim.analysis.model_size(network)
-    file_bytes = sum(file.stat().st_size for file in digits.files_of(path))
-    in_lite = digits.in_lite(path, part, precision) if engines is None or 'lite_x86' in engines else None
-    in_executor = digits.accuracy(digits.reloaded(path), part)
-    return Row(*costs, file_bytes, in_executor, digits.in_inference(path, part, precision), in_lite)
+    native = 'int8' if precision == 'int8' else 'onednn'
+    return Row(
+        slim.analysis.flops(network),
+        slim.analysis.model_size(network),
+        sum(file.stat().st_size for file in digits.files_of(path)),
+        digits.accuracy(digits.reloaded(path), part),
+        digits.in_inference(path, part, precision) if native in engines else None,
+        digits.in_lite(path, part, precision) if 'lite_x86' in engines else None,
+    )
 
 
 def shown(row: Row) -> list[str]:
@@ -199,10 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(files)
 
     saved = saved_models(net, made, options.output)
-    rows = {name: evaluate(one, parts.test, options.engines) for name, one in saved.items()}
+    engines = options.engines or list(slim.deploy.ENGINES)
+    rows = {name: evaluate(one, parts.test, engines) for name, one in saved.items()}
     paths = {name: one.path for name, one in saved.items()}
     feed = {'image': parts.train.images[:IMAGES]}
-    measured = slim.deploy.measure(paths, feed, engines=options.engines, repeats=options.repeats)
+    measured = slim.deploy.measure(paths, feed, engines=engines, repeats=options.repeats)
     print(measured)
     show(accuracy_table(rows))
     digits.write_figures(rows, options)
