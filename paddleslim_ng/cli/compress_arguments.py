@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--measure', action=argparse.BooleanOptionalAction, default=True, help='time it here, with a verdict (default)'
     )
+    result.add_argument('--engines', metavar='A,B', help='for --measure: plain, onednn, bf16, int8, ... (default: all)')
     result.add_argument('--repeats', type=int, metavar='N', help='counted runs for --measure (default: 50)')
     result.add_argument('--interpreter', metavar='PATH', help='a Python that has Paddle Lite (default: found)')
 

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
             eval_function=_top1(name, data.evaluation, data.labels) if data.labels is not None else None,
             loss=arguments.loss,
             measured=arguments.measure,
+            engines=arguments.engines.split(',') if arguments.engines else None,
             repeats=arguments.repeats or _REPEATS,
             interpreter=arguments.interpreter,
         )
@@ -62,8 +63,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse arguments of no use before anything is run."""
-    if arguments.repeats is not None and not arguments.measure:
-        raise ConfigError('--repeats belongs to --measure')
+    for option in ('repeats', 'engines'):
+        if getattr(arguments, option) is not None and not arguments.measure:
+            raise ConfigError(f'--{option} belongs to --measure')
     if arguments.repeats is not None and arguments.repeats < 1:
         raise ConfigError(f'--repeats must be at least 1, not {arguments.repeats}')
     if arguments.seed < 0:

@@ -102,6 +102,9 @@ def auto_compress(
     distiller = _distiller(loss)
     if eval_data is None and eval_function is None:
         raise ConfigError('nothing tells how good a model is: give eval_data, or eval_function')
+    timing = Timing(engines, repeats, interpreter) if measured else None
+    if timing is not None:
+        timing.require()
     _require_lite(settings, interpreter)
     files = _find(model_dir, model_filename, params_filename, settings.saved_model)
     folder = JobFolder(Path(save_dir))
@@ -123,7 +126,6 @@ def auto_compress(
     compressor.config(folder.config_within(learned))
     folder.claim(record)
     result = compressor.run()
-    timing = Timing(engines, repeats, interpreter) if measured else None
     return deliver(job, compressor, result, folder.path, before, timing, trainers[-1].went_on)
 
 

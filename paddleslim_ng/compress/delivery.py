@@ -17,8 +17,8 @@ from paddleslim_ng.compress.rebuilding import is_quantized
 from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.saved_model_job import SavedModelJob
 from paddleslim_ng.core import Executor
-from paddleslim_ng.deploy import Measurement, measure
-from paddleslim_ng.errors import GraphError, UnsupportedOpError
+from paddleslim_ng.deploy import ENGINES, Measurement, measure
+from paddleslim_ng.errors import ConfigError, GraphError, UnsupportedOpError, nearest_names
 from paddleslim_ng.quant import float_program
 from paddleslim_ng.runtime import load_inference_model, save_inference_model
 
@@ -36,6 +36,14 @@ class Timing(NamedTuple):
     engines: Sequence[str] | None
     repeats: int
     interpreter: str | os.PathLike[str] | None
+
+    def require(self) -> None:
+        """Raise ConfigError for what could not be measured, before there is something to measure."""
+        for name in self.engines or ():
+            if name not in ENGINES:
+                raise ConfigError(f'unknown engine {name!r}; known: {", ".join(ENGINES)}{nearest_names(name, ENGINES)}')
+        if self.repeats < 1:
+            raise ConfigError(f'repeats is a number of runs from 1, not {self.repeats!r}')
 
 
 def deliver(

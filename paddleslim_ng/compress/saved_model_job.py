@@ -20,6 +20,7 @@ from paddleslim_ng.compress.trainer import Trainer
 from paddleslim_ng.compress.trainer_options import EpochRecord, TrainerOptions
 from paddleslim_ng.core import Executor, GraphWrapper, clone_program
 from paddleslim_ng.core.ir_mode import matching_ir
+from paddleslim_ng.core.paddle_compat import in_pir_mode
 from paddleslim_ng.dist import merge
 from paddleslim_ng.errors import ConfigError, DataError
 from paddleslim_ng.quant.output_distance import OutputDistance
@@ -94,8 +95,10 @@ class SavedModelJob:
         self, files: ModelFiles, train_data: Any, eval_data: Any, eval_function: EvalFunction | None, place: Any
     ) -> None:
         self.files, self.place = files, place
-        self._source = load_model_files(files, paddle.static.Scope(), Executor(place).place)
-        self.teacher = load_model_files(files, paddle.static.Scope(), Executor(place).place)
+        # Trained is what the present mode of Paddle builds, whatever format the files have.
+        device, ir = Executor(place).place, 'pir' if in_pir_mode() else 'legacy'
+        self._source = load_model_files(files, paddle.static.Scope(), device, ir)
+        self.teacher = load_model_files(files, paddle.static.Scope(), device, ir)
         self.given = evaluation_program(self._source)
         self.feeds = [(name, name) for name in self._source.feeds]
         self.reader = Reader(train_data, self.feeds, 'train_data')
