@@ -202,6 +202,11 @@ ENTRIES: dict[str, tuple[str, str]] = {
         '    pruning_epochs: 3 #!\ncompressor: {strategies: []}',
         'reached after 3.5 epochs, and the strategy has 3',
     ),
+    'bits of a weight': (
+        '  q:\n    class: QuantizationStrategy\n    weight_bits:\n      conv1: 4\n      conv2: 1 #!\n'
+        'compressor: {strategies: []}',
+        'strategies.q.weight_bits.conv2: must be at least 2, not 1',
+    ),
     'bits': (
         '  q:\n    class: QuantizationStrategy\n    weight_bits: 1 #!\ncompressor: {strategies: []}',
         'must be at least 2, not 1',
@@ -332,8 +337,16 @@ ENTRIES: dict[str, tuple[str, str]] = {
         "unknown class 'StaticQuantizer'; did you mean",
     ),
     'controller of the seed': (
+        'controllers: {c: {class: SAController}} #!\ncompressor: {strategies: []}',
+        'no strategy of this package searches with a controller yet',
+    ),
+    'unknown controller': (
         'controllers: {c: {class: RandomController}} #!\ncompressor: {strategies: []}',
         'controllers has no classes of its own',
+    ),
+    'search for ratios': (
+        '  p: {class: AutoPruneStrategy} #!\ncompressor: {strategies: []}',
+        'take SensitivePruneStrategy or GreedyPruneStrategy',
     ),
     'said by the quantizer': (
         '  q:\n    class: QuantizationStrategy\n    quantizer: lsq\n    use_pact: true #!\n'

@@ -72,6 +72,14 @@ def test_the_nearest_that_rounding_reaches_is_taken_with_a_warning(caplog: pytes
     result = net.pruned(strategy := UniformPruneStrategy(target_ratio=0.5, round_to=64))
     assert 'nearest to 50.0%' in caplog.text
     assert strategy.removed == pytest.approx(1 - flops(result.eval_program) / flops(net.main))
+    # No other ratio comes nearer.
+    other, whole = WideNet(), flops(net.main)
+    names = ['conv_a', 'conv_b', 'conv_d']
+    tried = [
+        Pruner(round_to=64).prune(other.main, other.scope, names, [ratio] * 3, only_graph=True)[0]
+        for ratio in np.arange(0.05, 0.95, 0.05)
+    ]
+    assert abs(strategy.removed - 0.5) <= min(abs(1 - flops(one) / whole - 0.5) for one in tried) + 1e-9
     with pytest.raises(ConfigError, match='cannot be approached.*round_to=128'):
         WideNet().pruned(UniformPruneStrategy(target_ratio=0.1, round_to=128))
 

@@ -50,7 +50,11 @@ SHORT: dict[str, dict[str, Any]] = {
         'strategies.prune.retrain_epochs': 1,
         'compressor.epoch': 2,
     },
-    'learned_quantization.yaml': {'strategies.quantize.start_epoch': 1, 'compressor.epoch': 2},
+    'learned_quantization.yaml': {
+        'strategies.quantize.start_epoch': 1,
+        'strategies.quantize.weight_bits': {'conv2': 8, 'conv3': 4, 'fc': 3},
+        'compressor.epoch': 2,
+    },
     'post_training_quant.yaml': {'strategies.quantize.batch_nums': 2},
     'post_training_quant_search.yaml': {
         'strategies.quantize.search.trials': 2,

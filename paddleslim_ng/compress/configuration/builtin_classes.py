@@ -45,9 +45,9 @@ BUILTIN: Final[tuple[tuple[str, str, type[Options], str], ...]] = (
 )
 # Names that users know from elsewhere.
 PLANNED: Final = {
-    'AutoPruneStrategy': 'the search for ratios is not driven by a configuration yet',
+    'AutoPruneStrategy': 'ratios are not searched for by trial; take SensitivePruneStrategy or GreedyPruneStrategy',
     'LightNASStrategy': 'the search for architectures is not driven by a configuration yet',
-    'SAController': 'searches are not driven by a configuration yet',
+    'SAController': 'no strategy of this package searches with a controller yet; a class of your own may stand here',
     'MKLDNNPostTrainingQuantStrategy': 'take PostTrainingQuantStrategy with inference_model_save_path',
     'PruneStrategy': 'take UniformPruneStrategy or SensitivePruneStrategy',
     'MagnitudePruner': 'take UnstructuredPruneStrategy with mode: threshold',

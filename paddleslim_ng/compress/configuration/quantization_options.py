@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from paddleslim_ng.compress.configuration.values import (
     Positive,
     QuantizerReference,
     Share,
+    Text,
     Texts,
 )
 
@@ -38,6 +39,7 @@ AwareWeightType = Literal['channel_wise_abs_max', 'abs_max', 'range_abs_max', 'm
 Algorithm = Literal['hist', 'KL', 'mse', 'emd', 'avg', 'abs_max', 'min_max', 'ptf']
 _Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 _MaybeEpoch = Optional[Epoch]
+_BitsByName = Union[Bits, dict[Text, Bits]]
 _QUANTIZER = (
     'Instance of `quantizers`, which says how scales come about; by default the two types of this strategy, '
     '`moving_rate`, `window_size` and `use_pact` do.'
@@ -49,8 +51,6 @@ _Batches = Annotated[list[Count], Field(min_length=2, max_length=2)]
 class SavePaths(StrategyOptions):
     """Which operators become integers, and which files are written at the end."""
 
-    weight_bits: Bits = Field(8, description='Width of the integers of weights.')
-    activation_bits: Bits = Field(8, description='Width of the integers of activations.')
     quantize_op_types: MaybeTexts = Field(
         None, description='Types of operators to quantize; by default all that multiply with weights.'
     )
@@ -72,6 +72,11 @@ class SavePaths(StrategyOptions):
 class QuantizationOptions(SavePaths):
     """Options of ``QuantizationStrategy``: training with simulated integers from ``start_epoch`` on."""
 
+    weight_bits: _BitsByName = Field(
+        8,
+        description='Width of the integers of weights, or {weight: width} of all, as a search for widths finds it.',
+    )
+    activation_bits: _BitsByName = Field(8, description='The same for activations.')
     weight_quantize_type: AwareWeightType = Field(
         'channel_wise_abs_max',
         description=(
@@ -135,6 +140,8 @@ _MaybeSearch = Optional[QuantizationSearch]
 class PostTrainingQuantOptions(SavePaths):
     """Options of ``PostTrainingQuantStrategy``: integers from calibration alone, after the last epoch."""
 
+    weight_bits: Bits = Field(8, description='Width of the integers of weights.')
+    activation_bits: Bits = Field(8, description='Width of the integers of activations.')
     algo: Algorithm = Field('hist', description='Which magnitude of an activation the largest integer stands for.')
     hist_percent: Share = Field(0.9999, description='For hist: the fraction of the elements that is not cut off.')
     batch_nums: MaybeCount = Field(None, description='Number of calibration batches; all of the reader by default.')

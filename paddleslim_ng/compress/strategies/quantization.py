@@ -34,7 +34,7 @@ class QuantizationStrategy(Strategy):
     Args:
         start_epoch: see :class:`~paddleslim_ng.compress.Strategy`.
         end_epoch: see there.
-        weight_bits: width of the integers of weights.
+        weight_bits: width of the integers of weights, or ``{weight: width}`` of every one.
         activation_bits: the same for activations.
         weight_quantize_type: one scale for each output channel, or ``'abs_max'``, one for a weight.
         quantize_op_types: types of operators; all that have weights where None.
@@ -70,8 +70,8 @@ class QuantizationStrategy(Strategy):
         self,
         start_epoch: int = 0,
         end_epoch: int = 0,
-        weight_bits: int = 8,
-        activation_bits: int = 8,
+        weight_bits: int | Mapping[str, int] = 8,
+        activation_bits: int | Mapping[str, int] = 8,
         weight_quantize_type: str = 'channel_wise_abs_max',
         quantize_op_types: Sequence[str] | None = None,
         is_full_quantize: bool = False,
