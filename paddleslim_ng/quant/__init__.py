@@ -32,16 +32,10 @@ from paddleslim_ng.quant.layer_errors import LayerError, RuntimeErrors
 from paddleslim_ng.quant.low_bit import LowBitLayer, LowBitProgram
 from paddleslim_ng.quant.non_uniform_quantizer import NonUniformQuantizer
 from paddleslim_ng.quant.observers import OBSERVERS, threshold
-from paddleslim_ng.quant.post_training import (
-    ACTIVATION_TYPES,
-    ROUND_TYPES,
-    QuantizedModel,
-    quant_post,
-    quant_post_static,
-    quantize_model,
-)
+from paddleslim_ng.quant.post_training import ACTIVATION_TYPES, quant_post, quant_post_static
 from paddleslim_ng.quant.post_training_search import quant_post_hpo
 from paddleslim_ng.quant.quantization_trials import SearchedModel
+from paddleslim_ng.quant.quantized_model import ROUND_TYPES, QuantizedModel, quantize_model
 from paddleslim_ng.quant.quantizers import abs_max_scale, dequantize, fake_quantize, quantize, scale_of_threshold
 from paddleslim_ng.quant.reconstruction import BlockResult, Learning, ReconstructedModel, reconstruct
 from paddleslim_ng.quant.reconstruction_static import quant_recon_static

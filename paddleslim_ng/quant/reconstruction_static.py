@@ -10,7 +10,8 @@ import numpy as np
 
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.quant.blocks import LEVELS
-from paddleslim_ng.quant.post_training import ACTIVATION_TYPES, QuantizedModel, quantize_model
+from paddleslim_ng.quant.post_training import ACTIVATION_TYPES
+from paddleslim_ng.quant.quantized_model import QuantizedModel, quantize_model
 from paddleslim_ng.quant.reconstruction import Learning
 from paddleslim_ng.quant.static_arguments import check_named, file_prefix, load_with_feeds, one_source
 from paddleslim_ng.quant.stored_tensors import kept_feeds

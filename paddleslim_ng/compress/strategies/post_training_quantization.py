@@ -33,8 +33,9 @@ from paddleslim_ng.quant import (
     quantize_model,
 )
 from paddleslim_ng.quant.observers import check_observer
-from paddleslim_ng.quant.post_training import ACTIVATION_TYPES, ROUND_TYPES
+from paddleslim_ng.quant.post_training import ACTIVATION_TYPES
 from paddleslim_ng.quant.quantization_trials import SearchedModel
+from paddleslim_ng.quant.quantized_model import ROUND_TYPES
 from paddleslim_ng.quant.spec import largest_integer
 from paddleslim_ng.quant.static_arguments import check_named
 from paddleslim_ng.runtime import InferenceModel, save_inference_model
