@@ -17,7 +17,7 @@ from paddleslim_ng.analysis.shapes import ConcreteShapes, forward_ops_of
 from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.prune.channels import Analysis, Cut, LabelArray, Layout
-from paddleslim_ng.prune.selection import kinds_of_classes
+from paddleslim_ng.prune.known_cuts import kinds_of_classes
 
 __all__ = ['COSTS', 'CutCost', 'FlopsAfterCut', 'InputShapes', 'ParamsAfterCut', 'get_cost', 'marginal_costs']
 

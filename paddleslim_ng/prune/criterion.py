@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import OpWrapper, VarWrapper
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
+from paddleslim_ng.prune.channel_requests import Request
 from paddleslim_ng.prune.channels import Analysis
-from paddleslim_ng.prune.selection import Request
 
 if TYPE_CHECKING:
     from paddleslim_ng.prune.session import PruningSession

@@ -22,7 +22,7 @@ from paddleslim_ng.core import (
 from paddleslim_ng.core.paddle_compat import global_scope, new_scope
 from paddleslim_ng.core.teachers import teacher_of
 from paddleslim_ng.errors import EquivalenceError, GraphError
-from paddleslim_ng.prune.apply import Footprint
+from paddleslim_ng.prune.footprint import Footprint
 from paddleslim_ng.prune.outputs import reads_data
 from paddleslim_ng.prune.records import recorded_positions
 from paddleslim_ng.prune.report import EquivalenceFigures

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.errors import ConfigError, nearest_names
+from paddleslim_ng.prune.channel_requests import Request, round_removal
 from paddleslim_ng.prune.channels import Cut
 from paddleslim_ng.prune.costs import CutCost, InputShapes, get_cost, marginal_costs
-from paddleslim_ng.prune.selection import Request, Selection, lowest_classes, round_removal, without_channels
+from paddleslim_ng.prune.selection import Selection, lowest_classes, without_channels
 
 if TYPE_CHECKING:
     from paddleslim_ng.prune.session import PruningSession

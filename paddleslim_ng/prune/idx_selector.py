@@ -13,16 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.errors import ConfigError, nearest_names
+from paddleslim_ng.prune.channel_requests import Request, group_requests, round_removal
 from paddleslim_ng.prune.scoring import Group, group_of
-from paddleslim_ng.prune.selection import (
-    Request,
-    Selection,
-    conclude,
-    group_requests,
-    keep_axes_alive,
-    round_removal,
-    without_channels,
-)
+from paddleslim_ng.prune.selection import Selection, conclude, keep_axes_alive, without_channels
 
 if TYPE_CHECKING:
     from paddleslim_ng.prune.session import PruningSession

@@ -116,7 +116,7 @@ class Cut:
     """A decision: which label classes leave. Answers for any label array which positions stay.
 
     Attributes:
-        kept: what :func:`~paddleslim_ng.prune.apply.kept_positions` has found, or None.
+        kept: what :func:`~paddleslim_ng.prune.footprint.kept_positions` has found, or None.
     """
 
     def __init__(self, space: LabelSpace, removed: npt.NDArray[np.bool_]) -> None:

@@ -14,10 +14,11 @@ from paddleslim_ng.core import GraphWrapper, VarWrapper, clone_program, has_arra
 from paddleslim_ng.core.paddle_compat import global_scope, new_scope
 from paddleslim_ng.core.teachers import teacher_of, teacher_reading
 from paddleslim_ng.errors import GraphError
-from paddleslim_ng.prune.apply import catch_up_state, cut_graph
 from paddleslim_ng.prune.channels import Cut
+from paddleslim_ng.prune.graph_cut import cut_graph
 from paddleslim_ng.prune.model_files import ModelFiles, read_model_files, write_model_files
 from paddleslim_ng.prune.records import record_name
+from paddleslim_ng.prune.scope_cut import catch_up_state
 from paddleslim_ng.prune.session import PruningSession
 
 __all__ = ['load_model', 'save_model']

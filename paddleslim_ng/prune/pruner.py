@@ -13,8 +13,9 @@ from paddleslim_ng.core import clone_program
 from paddleslim_ng.core.paddle_compat import global_scope
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune import equivalence
-from paddleslim_ng.prune.apply import ScopeCut, catch_up_state, cut_graph, cut_scope
+from paddleslim_ng.prune.graph_cut import cut_graph
 from paddleslim_ng.prune.report import ParameterReport, PruneReport
+from paddleslim_ng.prune.scope_cut import ScopeCut, catch_up_state, cut_scope
 from paddleslim_ng.prune.scoring import Criterion
 from paddleslim_ng.prune.selection import Selection
 from paddleslim_ng.prune.session import Explanation, PruningSession

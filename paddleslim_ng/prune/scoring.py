@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from paddleslim_ng.core import OpWrapper
 from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.prune.channel_requests import Request
 from paddleslim_ng.prune.criterion import ChannelCriterion, Scorer, finite_values, get_criterion
-from paddleslim_ng.prune.selection import Request
 
 if TYPE_CHECKING:
     from paddleslim_ng.prune.session import PruningSession

@@ -3,70 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.core import VarWrapper
-from paddleslim_ng.prune.channels import Analysis, Cut, LabelArray
+from paddleslim_ng.prune.channel_requests import Request, Scores, group_requests, target_count
+from paddleslim_ng.prune.channels import Analysis, Cut
 
-__all__ = [
-    'Request',
-    'Selection',
-    'Skipped',
-    'conclude',
-    'cut_from_positions',
-    'cut_from_shapes',
-    'group_requests',
-    'keep_axes_alive',
-    'kinds_of_classes',
-    'lowest_classes',
-    'round_removal',
-    'select',
-    'target_count',
-    'without_channels',
-]
-
-Scores = npt.NDArray[np.float64]
-
-
-@dataclass
-class Request:
-    """One parameter to prune, with the classes along its channel axis.
-
-    Attributes:
-        var: the parameter.
-        axis: the axis along which it makes channels.
-        labels: labels along that axis.
-        ratio: the share asked for.
-        classes: representatives of its classes.
-        inverse: for each position, the index of its class in ``classes``.
-        sizes: positions per class.
-    """
-
-    var: VarWrapper
-    axis: int
-    labels: LabelArray
-    ratio: float
-    classes: LabelArray = field(init=False)
-    inverse: npt.NDArray[np.int64] = field(init=False)
-    sizes: npt.NDArray[np.int64] = field(init=False)
-
-    def resolve(self, analysis: Analysis) -> None:
-        """Look the classes up, once all unions are done."""
-        roots = analysis.space.find(self.labels)
-        self.classes, self.inverse, self.sizes = np.unique(roots, return_inverse=True, return_counts=True)
-
-    @property
-    def name(self) -> str:
-        """Name of the parameter."""
-        return self.var.name()
-
-    def class_means(self, scores: Scores) -> Scores:
-        """Return the mean score of each class from one score per position."""
-        totals = np.bincount(self.inverse, weights=scores, minlength=len(self.classes))
-        return np.asarray(totals / self.sizes, dtype=np.float64)
+__all__ = ['Selection', 'Skipped', 'conclude', 'keep_axes_alive', 'lowest_classes', 'select', 'without_channels']
 
 
 @dataclass
@@ -92,46 +37,6 @@ class Selection:
     removed: dict[str, int]
     skipped: list[Skipped]
     notes: list[str]
-
-
-def target_count(count: int, ratio: float, round_to: int = 1) -> int:
-    """Return how many of ``count`` channels to remove: the nearest integer to ``count * ratio``, leaving at least one.
-
-    Args:
-        count: channels there are.
-        ratio: share to remove.
-        round_to: the number that stays is brought to the nearest multiple of this, where that is possible.
-    """
-    return round_removal(count, min(int(np.floor(count * ratio + 0.5)), count - 1), round_to)
-
-
-def round_removal(count: int, remove: int, round_to: int) -> int:
-    """Bring the number of channels that stay to the nearest multiple of ``round_to``, where that is possible.
-
-    Args:
-        count: channels there are.
-        remove: channels to remove.
-        round_to: at least this many stay.
-    """
-    if round_to > 1 and remove > 0:
-        kept = max(round_to, round_to * int(np.floor((count - remove) / round_to + 0.5)))
-        remove = max(count - kept, 0)
-    return remove
-
-
-def group_requests(requests: Sequence[Request]) -> list[list[Request]]:
-    """Put requests that share a class into one group; groups and members keep the order asked for."""
-    owner: dict[int, int] = {}
-    groups: dict[int, list[Request]] = {}
-    for index, request in enumerate(requests):
-        touched = sorted({owner[root] for root in request.classes.tolist() if root in owner})
-        home = touched[0] if touched else index
-        groups.setdefault(home, []).append(request)
-        for other in touched[1:]:
-            groups[home].extend(groups.pop(other))
-            owner.update({root: home for root, where in owner.items() if where == other})
-        owner.update(dict.fromkeys(request.classes.tolist(), home))
-    return list(groups.values())
 
 
 def without_channels(requests: Sequence[Request]) -> tuple[list[Request], list[Skipped]]:
@@ -255,72 +160,3 @@ def _explain_difference(
         reasons = '; '.join(str(why) for why in analysis.obstacles(request.labels)[:3])
         return f'{head}, because some cannot leave ({reasons})'
     return f'{head}, because channels leave in groups of {int(request.sizes.min())} to {int(request.sizes.max())}'
-
-
-def cut_from_shapes(analysis: Analysis, shapes: Mapping[VarWrapper, tuple[int, ...]]) -> tuple[Cut | None, bool]:
-    """Find a cut under which every parameter has the given shape.
-
-    Classes that occur equally often on the same parameter axes, and in the same places of operators that must be edited
-    (sections of a split, bounds of a slice), are interchangeable, so it is enough to know how many of each kind stay: a
-    small system of integer equations.
-
-    Args:
-        analysis: finished analysis.
-        shapes: the shapes that the parameters are to have.
-
-    Returns:
-        The cut, or None where no choice of classes gives these shapes; and whether it is the only one.
-    """
-    arrays = [(m.labels, shapes[var][axis]) for var, marks in analysis.parameters.items() for axis, m in marks.items()]
-    removed = np.zeros(analysis.space.size, dtype=np.bool_)
-    shrunk = [labels for labels, size in arrays if size != len(labels)]
-    if not shrunk:
-        return Cut(analysis.space, removed), True
-    roots = analysis.space.roots()
-    touched = np.unique(np.concatenate([roots[labels] for labels in shrunk]))
-    position = np.full(analysis.space.size, -1, dtype=np.int64)
-    position[touched] = np.arange(len(touched))
-    edited = [labels for _, group, _ in analysis.edits for labels in group]
-    places = [position[roots[labels]] for labels in (*(labels for labels, _ in arrays), *edited)]
-    kind_of, available = kinds_of_classes(places, len(touched))
-    rows, wanted = [], []
-    for where, (_, size) in zip(places, arrays):
-        inside = where[where >= 0]
-        if len(inside):
-            rows.append(np.bincount(kind_of[inside], minlength=len(available)) / available)
-            wanted.append(size - (len(where) - len(inside)))
-    frozen = analysis.frozen_roots()
-    least = np.bincount(kind_of, weights=frozen[touched], minlength=len(available))
-    table, sizes = np.stack(rows), np.asarray(wanted, dtype=np.float64)
-    if np.linalg.matrix_rank(table) < table.shape[1]:
-        return None, False
-    solution, *_ = np.linalg.lstsq(table, sizes, rcond=None)
-    counts = np.rint(solution)
-    if not np.array_equal(table @ counts, sizes) or (counts < least).any() or (counts > available).any():
-        return None, True
-    for kind, keep in enumerate(counts.astype(np.int64).tolist()):
-        members = touched[kind_of == kind]
-        order = np.argsort(~frozen[members], kind='stable')
-        removed[members[order[keep:]]] = True
-    return Cut(analysis.space, removed), True
-
-
-def cut_from_positions(analysis: Analysis, kept: Mapping[tuple[VarWrapper, int], LabelArray]) -> Cut:
-    """Return the cut that keeps exactly these positions of parameter axes."""
-    removed = np.zeros(analysis.space.size, dtype=np.bool_)
-    for (var, axis), positions in kept.items():
-        labels = analysis.parameters[var][axis].labels
-        gone = np.ones(len(labels), dtype=np.bool_)
-        gone[positions] = False
-        removed[analysis.space.find(labels[gone])] = True
-    return Cut(analysis.space, removed)
-
-
-def kinds_of_classes(places: Sequence[LabelArray], count: int) -> tuple[LabelArray, LabelArray]:
-    """Group classes that occur equally often in every array: their kind, and the size of each kind."""
-    digest = np.zeros(count, dtype=np.uint64)
-    keys = np.random.default_rng(0).integers(1, 2**63, size=len(places), dtype=np.uint64)
-    for key, where in zip(keys, places):
-        np.add.at(digest, where[where >= 0], key)
-    _, kind_of, available = np.unique(digest, return_inverse=True, return_counts=True)
-    return kind_of.astype(np.int64), available

@@ -13,20 +13,14 @@ import numpy.typing as npt
 from paddleslim_ng.core import GraphWrapper, VarWrapper, has_array, shape_of, view_array
 from paddleslim_ng.core.teachers import teacher_reading
 from paddleslim_ng.errors import GraphError, NotPrunableError
-from paddleslim_ng.prune.apply import Footprint, footprint, kept_positions
+from paddleslim_ng.prune.channel_requests import Request
 from paddleslim_ng.prune.channels import Analysis, Cut, Obstacle, analyse
+from paddleslim_ng.prune.footprint import Footprint, footprint, kept_positions
+from paddleslim_ng.prune.known_cuts import cut_from_positions, cut_from_shapes
 from paddleslim_ng.prune.optimizer_state import followers
 from paddleslim_ng.prune.records import recorded_positions
 from paddleslim_ng.prune.scoring import Criterion, score_requests
-from paddleslim_ng.prune.selection import (
-    Request,
-    Selection,
-    Skipped,
-    cut_from_positions,
-    cut_from_shapes,
-    select,
-    without_channels,
-)
+from paddleslim_ng.prune.selection import Selection, Skipped, select, without_channels
 
 __all__ = ['Explanation', 'PruningSession']
 

@@ -14,8 +14,8 @@ import paddle
 from paddleslim_ng.core import Executor, GraphWrapper, VarWrapper, clone_program, load_array, shape_of, store_array
 from paddleslim_ng.core.paddle_compat import new_scope
 from paddleslim_ng.errors import ConfigError, DataError, GraphError
+from paddleslim_ng.prune.channel_requests import Request
 from paddleslim_ng.prune.criterion import rows_of
-from paddleslim_ng.prune.selection import Request
 
 if TYPE_CHECKING:
     from paddleslim_ng.prune.session import PruningSession

@@ -1,46 +1,27 @@
-"""Carrying a decision out: shapes and attributes in the program, slices in the scope."""
+"""Carrying a decision out in a scope: parameters and the state of optimizers lose positions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from paddleslim_ng.core import OpWrapper, VarWrapper, has_array, load_array, shape_of, store_array, view_array
-from paddleslim_ng.core.packed_gradients import repack_gradients
+from paddleslim_ng.core import VarWrapper, has_array, load_array, shape_of, store_array, view_array
 from paddleslim_ng.errors import GraphError
-from paddleslim_ng.prune.channels import Analysis, Cut, Layout
+from paddleslim_ng.prune.channels import Analysis, Cut
+from paddleslim_ng.prune.footprint import cut_shape, kept_positions
 from paddleslim_ng.prune.optimizer_state import Followers, is_idle, offset, state_of
 from paddleslim_ng.prune.records import Positions, new_record, record_name, recorded_positions
 
-__all__ = ['Footprint', 'ScopeCut', 'catch_up_state', 'cut_graph', 'cut_scope', 'footprint', 'kept_positions']
+__all__ = ['ScopeCut', 'catch_up_state', 'cut_scope']
 
-Footprint = dict[str, list[tuple[int, Positions]]]
 Kept = Sequence[tuple[int, Positions]]
+Axes = Sequence[tuple[int, npt.NDArray[np.bool_]]]
 Change = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-
-
-def kept_positions(analysis: Analysis, cut: Cut) -> dict[VarWrapper, list[tuple[int, npt.NDArray[np.bool_]]]]:
-    """Return, for each parameter that loses positions, the axes and masks of what stays."""
-    if cut.kept is None:
-        cut.kept = {}
-        for var, marks in analysis.parameters.items():
-            axes = [(axis, cut.keep(mark.labels)) for axis, mark in sorted(marks.items()) if cut.touches(mark.labels)]
-            if axes:
-                cut.kept[var] = axes
-    return cut.kept
-
-
-def footprint(analysis: Analysis, cut: Cut) -> Footprint:
-    """Return ``{parameter: [(axis, removed positions), ...]}``: what is zeroed or cut out of the scope."""
-    return {
-        var.name(): [(axis, np.flatnonzero(~mask)) for axis, mask in axes]
-        for var, axes in kept_positions(analysis, cut).items()
-    }
 
 
 class ScopeCut:
@@ -181,7 +162,7 @@ def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) 
     change: dict[str, Change] = {}
     scratch = _Scratch(old)
     for var, axes in kept_positions(analysis, cut).items():
-        target = _cut_shape(var, analysis.parameters[var], cut)
+        target = cut_shape(var, analysis.parameters[var], cut)
         for one in state_of(var, follow):
             name, front = one.name(), offset(one, var)
             shape = shape_of(scope, name) if has_array(scope, name) else target
@@ -191,9 +172,6 @@ def catch_up_state(analysis: Analysis, cut: Cut, scope: Any, follow: Followers) 
             kept = [(axis, _exact(scope, var, axis, mask, state, front)) for axis, mask in axes]
             change[name] = partial(scratch.compress, axes=kept, front=front)
     return ScopeCut(scope, old, change)
-
-
-Axes = Sequence[tuple[int, npt.NDArray[np.bool_]]]
 
 
 def _zero(array: npt.NDArray[Any], axes: Axes) -> npt.NDArray[Any]:
@@ -233,71 +211,3 @@ def _checked(scope: Any, name: str, var: VarWrapper, front: int = 0) -> npt.NDAr
             'prune the program that fits the scope, or pass only_graph=True to bring the program to the scope'
         )
     return array
-
-
-def cut_graph(analysis: Analysis, cut: Cut, follow: Followers) -> None:
-    """Bring the program's shapes and attributes to the decision."""
-    for var in kept_positions(analysis, cut):
-        shape = _cut_shape(var, analysis.parameters[var], cut)
-        for one in (var, *follow.get(var, ())):
-            one.set_shape((*one.shape()[: offset(one, var)], *shape))
-    for var, layout in analysis.layouts.items():
-        shape = _cut_shape(var, layout, cut)
-        if shape != var.shape():
-            var.set_shape(shape)
-    # Operators that edits insert infer their types from these shapes.
-    analysis.apply_edits(cut)
-    if analysis.graph.ir == 'legacy':
-        repack_gradients(analysis.graph)
-        analysis.graph.infer_shape()
-        return
-    for gradient, var in _gradients(analysis):
-        if gradient.shape() != var.shape() and len(gradient.shape()) == len(var.shape()):
-            gradient.set_shape(var.shape())
-    repack_gradients(analysis.graph)
-
-
-def _cut_shape(var: VarWrapper, layout: Layout, cut: Cut) -> tuple[int, ...]:
-    shape = list(var.shape())
-    for axis, mark in layout.items():
-        # Programs from paddle.jit.save do not say the shape of what only a backward pass reads.
-        if axis < len(shape) and shape[axis] >= 0:
-            shape[axis] = cut.count(mark.labels)
-    return tuple(shape)
-
-
-def _gradients(analysis: Analysis) -> Iterator[tuple[VarWrapper, VarWrapper]]:
-    """Pair the gradients of a PIR training program with the forward values whose shape they have.
-
-    A gradient operator's ``X@GRAD`` has the shape of its forward operator's ``X``. The forward operator is found
-    through the gradient that comes in; operators that add up or rescale gradients pass the pairing on.
-    """
-    forward: dict[VarWrapper, VarWrapper] = {}
-    for op in analysis.graph.ops():
-        if not op.is_bwd_op():
-            continue
-        if op.type() == 'fill_any_like':
-            forward.update((out, op.inputs('X')[0]) for out in op.outputs('Out') if op.inputs('X'))
-            continue
-        known = [forward[var] for var in op.all_inputs() if var in forward]
-        for slot in op.output_slots():
-            outs = op.outputs(slot)
-            for out, var in zip(outs, _forward_inputs(op, slot, known)):
-                forward[out] = var
-                yield out, var
-
-
-def _forward_inputs(op: OpWrapper, slot: str, known: list[VarWrapper]) -> list[VarWrapper]:
-    own = op.inputs(slot[:-5]) if slot.endswith('@GRAD') else []
-    if own:
-        return own
-    if not known:
-        return []
-    if op.type() in ('sum', 'scale', 'cast', 'elementwise_add', 'assign'):
-        return known[:1]
-    producers = known[0].inputs()
-    if not producers:
-        return []
-    if op.type() == 'concat' and producers[0].type() == 'split':
-        return producers[0].inputs('X')
-    return producers[0].inputs(slot[:-5]) if slot.endswith('@GRAD') else []
