@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paddleslim_ng.compress.configuration import act_sections as act
-from paddleslim_ng.compress.configuration.act_methods import METHODS, Draft
+from paddleslim_ng.compress.configuration.act_draft import Draft
+from paddleslim_ng.compress.configuration.act_methods import METHODS
 from paddleslim_ng.compress.configuration.act_training import training
 from paddleslim_ng.compress.configuration.configuration import SavedModel
 from paddleslim_ng.compress.configuration.document import Document
+from paddleslim_ng.compress.configuration.known_keys import one_of
 from paddleslim_ng.compress.configuration.problems import ConfigurationError, KeyPath, Problem, Problems
 from paddleslim_ng.compress.configuration.registry import SECTIONS
-from paddleslim_ng.compress.configuration.validation import check_model, one_of, shown, without_none
+from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
 
 __all__ = ['ACT_SECTIONS', 'Translation', 'translate_act']
 

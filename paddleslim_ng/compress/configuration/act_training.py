@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from paddleslim_ng.compress.configuration import act_sections as act
-
-if TYPE_CHECKING:
-    from paddleslim_ng.compress.configuration.act_methods import Draft
+from paddleslim_ng.compress.configuration.act_draft import Draft
 
 __all__ = ['quantization_start', 'training']
 

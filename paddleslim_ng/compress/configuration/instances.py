@@ -8,6 +8,7 @@ from typing import Any
 
 from paddleslim_ng.compress.configuration.configuration import Instance, InstanceName, reference_of
 from paddleslim_ng.compress.configuration.document import Document
+from paddleslim_ng.compress.configuration.known_keys import one_of
 from paddleslim_ng.compress.configuration.plugin_kinds import require_kind
 from paddleslim_ng.compress.configuration.problems import KeyPath, Problem, Problems
 from paddleslim_ng.compress.configuration.registry import (
@@ -18,7 +19,7 @@ from paddleslim_ng.compress.configuration.registry import (
     split_target,
 )
 from paddleslim_ng.compress.configuration.signatures import accepts_text, options_of
-from paddleslim_ng.compress.configuration.validation import check_model, one_of, shown, without_none
+from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
 from paddleslim_ng.errors import ConfigError
 
 __all__ = ['Instances']

@@ -10,8 +10,8 @@ from pydantic.json_schema import models_json_schema
 
 from paddleslim_ng.compress.configuration.act_sections import ACT_MODELS, FORMER_SECTIONS
 from paddleslim_ng.compress.configuration.compressor_settings import CompressorSettings
+from paddleslim_ng.compress.configuration.known_keys import other_names
 from paddleslim_ng.compress.configuration.registry import SECTIONS, PluginClass, Registry
-from paddleslim_ng.compress.configuration.validation import other_names
 
 __all__ = ['json_schema']
 

@@ -14,10 +14,11 @@ from paddleslim_ng.compress.configuration.configuration import CompressionConfig
 from paddleslim_ng.compress.configuration.document import Document, read_mapping
 from paddleslim_ng.compress.configuration.includes import INCLUDE, read_with_includes
 from paddleslim_ng.compress.configuration.instances import Instances
+from paddleslim_ng.compress.configuration.known_keys import one_of
 from paddleslim_ng.compress.configuration.problems import ConfigurationError, Place, Problems
 from paddleslim_ng.compress.configuration.registry import SECTIONS, Registry
 from paddleslim_ng.compress.configuration.timing import check_times
-from paddleslim_ng.compress.configuration.validation import check_model, one_of, shown, without_none
+from paddleslim_ng.compress.configuration.validation import check_model, shown, without_none
 from paddleslim_ng.errors import nearest_names
 
 __all__ = ['VERSION', 'load_config']

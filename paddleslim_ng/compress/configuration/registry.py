@@ -10,8 +10,8 @@ from typing import Any, Optional, Union
 from pydantic import BaseModel
 
 from paddleslim_ng.compress.configuration.builtin_classes import BUILTIN, PLANNED, SECTIONS
+from paddleslim_ng.compress.configuration.known_keys import one_of
 from paddleslim_ng.compress.configuration.signatures import options_of
-from paddleslim_ng.compress.configuration.validation import one_of
 from paddleslim_ng.errors import ConfigError, nearest_names
 
 __all__ = ['SECTIONS', 'PluginClass', 'Registry', 'import_target', 'split_target']

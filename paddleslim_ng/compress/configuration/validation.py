@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from paddleslim_ng.compress.configuration.document import Document
+from paddleslim_ng.compress.configuration.known_keys import models_at, one_of, unknown_key
 from paddleslim_ng.compress.configuration.problems import KeyPath, Problems
 from paddleslim_ng.compress.configuration.values import FieldError
-from paddleslim_ng.errors import nearest_names
 
-__all__ = ['check_model', 'keys_of', 'one_of', 'other_names', 'shown', 'without_none']
+__all__ = ['check_model', 'shown', 'without_none']
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
 # What a value had to be, by the kind of pydantic's error.
@@ -67,31 +67,12 @@ def check_model(
         return None
 
 
-def keys_of(model: type[BaseModel]) -> list[str]:
-    """Return the keys that a model has in a file."""
-    return [_alias(field) or name for name, field in model.model_fields.items()]
-
-
-def other_names(model: type[BaseModel]) -> list[tuple[str, str]]:
-    """Return the keys of a model that have another name, with that name."""
-    return [
-        (_alias(field) or name, str(other))
-        for name, field in model.model_fields.items()
-        for other in getattr(field.validation_alias, 'choices', [])[1:]
-    ]
-
-
 def shown(value: Any) -> str:
     """Return a value for a message as YAML has it, cut where it is long."""
     if value is None or isinstance(value, bool):
         return 'nothing' if value is None else str(value).lower()
     text = repr(value) if not isinstance(value, dict) else 'a mapping'
     return text if len(text) <= 60 else text[:57] + '...'
-
-
-def one_of(name: str, known: Sequence[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known ones, or all of them."""
-    return nearest_names(name, known) or (f'; known: {", ".join(known)}' if known else '')
 
 
 def without_none(value: Any) -> Any:
@@ -166,7 +147,7 @@ def _note(
     first = group[0]
     whole = (*path, *first.path)
     if first.kind == 'extra_forbidden':
-        problems.add(document.place_of(whole), whole, _unknown_key(str(whole[-1]), _models_at(model, first.path, data)))
+        problems.add(document.place_of(whole), whole, unknown_key(str(whole[-1]), models_at(model, first.path, data)))
     elif first.kind in ('missing', 'union_tag_not_found'):
         problems.add(document.place_of(whole[:-1]), whole, 'is missing')
     elif first.kind == 'union_tag_invalid':
@@ -210,53 +191,6 @@ def _hint(words: Sequence[str], value: Any) -> str:
     if 'true or false' in words and isinstance(value, str) and value.lower() in ('true', 'false'):
         return ': write it without quotes'
     return ''
-
-
-def _unknown_key(name: str, models: Sequence[type[BaseModel]]) -> str:
-    """Say of a key that none of the models has it, and what was meant."""
-    for model in models:
-        if name in getattr(model, 'former_keys', {}):
-            return f'is a key of older releases: {model.former_keys[name]}'  # type: ignore[attr-defined]
-        for key, other in other_names(model):
-            if name == other:
-                return f'is another name of {key}, which is given, too'
-    return f'unknown key{one_of(name, sorted({key for model in models for key in keys_of(model)}))}'
-
-
-def _models_at(model: type[BaseModel], path: KeyPath, data: Mapping[str, Any]) -> list[type[BaseModel]]:
-    """Return the model, or those below it, in which a key stands."""
-    found: list[type[BaseModel]] = [model]
-    value: Any = data
-    for part in path[:-1]:
-        value = value[part]
-        if isinstance(part, str):
-            found = [
-                inner
-                for one in found
-                for name, field in one.model_fields.items()
-                if part in (name, _alias(field))
-                for inner in _models(field.annotation)
-            ]
-    tag = value.get('type') if isinstance(value, Mapping) else None
-    tagged = [one for one in found if tag is not None and _tag(one) == tag]
-    return tagged or found
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, '__args__', ()) for model in _models(part)]
-
-
-def _tag(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get('type')
-    names = getattr(field.annotation, '__args__', ()) if field is not None else ()
-    return names[0] if names else None
-
-
-def _alias(field: Any) -> str | None:
-    choices = getattr(field.validation_alias, 'choices', None)
-    return str(choices[0]) if choices else None
 
 
 def _choice(listed: str) -> str:
