@@ -9,15 +9,14 @@ these steps was chosen on the last 297 images of the training part; the test par
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import paddle
+from accuracy_pages import arguments, build_of_paddle, collected, mean, spread, write_page
+from accuracy_pages import table as markdown_table
 from paddle.nn import functional
 from quant_accuracy import BATCH, EPOCHS, RATE, network
 
@@ -27,7 +26,6 @@ from paddleslim_ng.quant import NonUniformQuantizer, UniformQuantizer, tune_laye
 from paddleslim_ng.runtime import InferenceModel
 
 Array = npt.NDArray[Any]
-HERE = Path(__file__).resolve().parent
 STEPS, LAYER_STEPS = 30, 100
 TUNING_RATE = 0.003
 LAYER_RATE = 0.03
@@ -176,7 +174,7 @@ def one_seed(seed: int, quick: bool, rates: tuple[float, ...], hold: bool, only:
 def table(results: dict[str, list[Result]], build_name: str) -> str:
     """Return the page."""
     count = len(next(iter(results.values())))
-    lines = [
+    text = [
         '# Accuracy of low-bit weights',
         '',
         'Digits, 28x28, 1,297 images to train with and 500 to test on; one image is .002. '
@@ -189,39 +187,30 @@ def table(results: dict[str, list[Result]], build_name: str) -> str:
         'Steps layer by layer are taken',
         'before what is called "before", against the float network on 512 images, without labels.',
         '',
-        '| bits | way | bits of a weight | before | after, mean | lowest | highest |',
-        '|---|---|---|---|---|---|---|',
     ]
-    for name, found in results.items():
-        after = [item.after for item in found]
-        lines.append(
-            f'| {name} | {found[0].bits:.2f} | {statistics.mean(item.before for item in found):.3f} | '
-            f'{statistics.mean(after):.3f} | {min(after):.3f} | {max(after):.3f} |'
-        )
-    return '\n'.join(lines) + '\n'
+    rows = {
+        name: [f'{found[0].bits:.2f}', f'{mean(found, "before"):.3f}', *spread([item.after for item in found])]
+        for name, found in results.items()
+    }
+    head = ['bits', 'way', 'bits of a weight', 'before', 'after, mean', 'lowest', 'highest']
+    return '\n'.join([*text, *markdown_table(head, rows)]) + '\n'
 
 
 def main() -> None:
     """Run all seeds and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--quick', action='store_true', help='one epoch; nothing is written')
+    parser = arguments(__doc__, 'one epoch')
     parser.add_argument(
         '--rates', type=float, nargs='+', help='try these on held-out training images; nothing is written'
     )
     parser.add_argument('--only', default='', help='ways with this in their name; nothing is written')
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     paddle.enable_static()
-    results: dict[str, list[Result]] = {}
-    rates = tuple(arguments.rates or [TUNING_RATE])
-    for seed in range(arguments.seeds):
-        for name, result in one_seed(seed, arguments.quick, rates, arguments.rates is not None, arguments.only):
-            results.setdefault(name, []).append(result)
-    ir = 'PIR' if GraphWrapper(paddle.static.Program()).ir == 'pir' else 'legacy IR'
-    text = table(results, f'Paddle {paddle.__version__} {ir}')
+    rates, hold = tuple(options.rates or [TUNING_RATE]), options.rates is not None
+    results = collected(options.seeds, lambda seed: one_seed(seed, options.quick, rates, hold, options.only))
+    text = table(results, build_of_paddle())
     print(text)
-    if not (arguments.quick or arguments.rates or arguments.only):
-        (HERE / 'LOW_BIT_ACCURACY.md').write_text(text, encoding='utf-8')
+    if not (options.quick or options.rates or options.only):
+        write_page('LOW_BIT_ACCURACY.md', text)
 
 
 if __name__ == '__main__':

@@ -9,22 +9,21 @@ as many of them as the sensitivities take. The test part is looked at once, for 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
+from accuracy_pages import SPREAD, arguments, build_of_paddle, collected, mean, spread, write_page
+from accuracy_pages import table as markdown_table
 from quant_accuracy import CALIBRATION, EPOCHS, IMAGES, LEARNING, accuracy, trained
 
 import paddleslim_ng as slim
 from paddleslim_ng.quant import BitEnvironment, OptunaBitSampler, QuantizedVariants, RandomBitSampler, bit_layers
 from paddleslim_ng.runtime import InferenceModel
 
-HERE = Path(__file__).resolve().parent
 WIDTHS = (2, 3, 4, 5, 6, 8)
 BUDGET = 3.0
 RECONSTRUCTED = ('uniform', 'knapsack', 'refined')
@@ -122,7 +121,7 @@ def one_seed(seed: int, quick: bool) -> Iterator[tuple[str, Result]]:
 def table(results: dict[str, list[Result]], build: str) -> str:
     """Return the page."""
     count = len(next(iter(results.values())))
-    lines = [
+    text = [
         '# Accuracy of mixed precision',
         '',
         f'Digits, 28x28, 1,297 images to train with and 500 to test on; one image is .002. {count} seeds, {build}, one',
@@ -132,38 +131,23 @@ def table(results: dict[str, list[Result]], build: str) -> str:
         f'Reconstruction: region-wise, {LEARNING.iterations} steps of {LEARNING.batch_size} images. Seconds of the',
         'knapsack count the sensitivities.',
         '',
-        '| way | mean | lowest | highest | divergence | process seconds |',
-        '|---|---|---|---|---|---|',
     ]
+    rows = {}
     for name, found in results.items():
-        values = [item.accuracy for item in found]
-        divergence = statistics.mean(item.divergence for item in found)
+        divergence = mean(found, 'divergence')
         shown = '' if divergence != divergence else f'{divergence:.4f}'
-        seconds = statistics.mean(item.seconds for item in found)
-        lines.append(
-            f'| {name} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} | {shown} | '
-            f'{seconds:.1f} |'
-        )
-    return '\n'.join(lines) + '\n'
+        rows[name] = [*spread([item.accuracy for item in found]), shown, f'{mean(found, "seconds"):.1f}']
+    return '\n'.join([*text, *markdown_table(['way', *SPREAD, 'divergence', 'process seconds'], rows)]) + '\n'
 
 
 def main() -> None:
     """Run all seeds and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--quick', action='store_true', help='one epoch and few images; nothing is written')
-    arguments = parser.parse_args()
+    options = arguments(__doc__, 'one epoch and few images').parse_args()
     paddle.enable_static()
-    results: dict[str, list[Result]] = {}
-    for seed in range(arguments.seeds):
-        for name, result in one_seed(seed, arguments.quick):
-            print(f'seed {seed}, {name}: {result}', flush=True)
-            results.setdefault(name, []).append(result)
-    ir = 'PIR' if slim.GraphWrapper(paddle.static.Program()).ir == 'pir' else 'legacy IR'
-    text = table(results, f'Paddle {paddle.__version__} {ir}')
+    text = table(collected(options.seeds, lambda seed: one_seed(seed, options.quick)), build_of_paddle())
     print(text)
-    if not arguments.quick:
-        (HERE / 'MIXED_PRECISION_ACCURACY.md').write_text(text, encoding='utf-8')
+    if not options.quick:
+        write_page('MIXED_PRECISION_ACCURACY.md', text)
 
 
 if __name__ == '__main__':

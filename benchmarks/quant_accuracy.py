@@ -9,17 +9,16 @@ test part is looked at once, for the table.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import statistics
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import paddle
+from accuracy_pages import SPREAD, arguments, build_of_paddle, collected, mean, spread, write_page, write_section
+from accuracy_pages import table as markdown_table
 from paddle import nn
 from paddle.nn import functional
 
@@ -28,7 +27,7 @@ from paddleslim_ng.quant import Learning, QuantizedModel, quantize_model
 from paddleslim_ng.runtime import InferenceModel
 
 Array = npt.NDArray[Any]
-HERE = Path(__file__).resolve().parent
+PAGE = 'QUANT_ACCURACY.md'
 OBSERVERS = '## Observers'
 STAGES = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))  # channels and stride of depthwise separable convolutions
 EPOCHS, BATCH, RATE = 15, 64, 0.005
@@ -116,7 +115,7 @@ class Result(NamedTuple):
     seconds: float
 
 
-def one_seed(seed: int, quick: bool, report: Callable[[str], None]) -> Iterator[tuple[str, Result]]:
+def one_seed(seed: int, quick: bool) -> Iterator[tuple[str, Result]]:
     """Train, and quantize in every way."""
     data = slim.data.digits(size=28, sizes=(1297, 0, 500))
     images, labels = data.train.images, np.asarray(data.train.labels).reshape(-1, 1)
@@ -130,9 +129,7 @@ def one_seed(seed: int, quick: bool, report: Callable[[str], None]) -> Iterator[
         bits = {'weight_bits': way.weights, 'activation_bits': way.activations}
         done = quantize_model(model, feeds, algo='mse', fold=False, **bits, **way.options)
         seconds = time.process_time() - start
-        found = Result(accuracy(simulated(done), *test), seconds)
-        report(f'seed {seed}, w{way.weights}a{way.activations} {way.name}: {found.accuracy:.3f}, {seconds:.1f} s')
-        yield row_of(way), found
+        yield row_of(way), Result(accuracy(simulated(done), *test), seconds)
 
 
 def row_of(way: Way) -> str:
@@ -143,7 +140,7 @@ def row_of(way: Way) -> str:
 def table(results: dict[str, list[Result]], build: str) -> str:
     """Return the page."""
     count = len(next(iter(results.values())))
-    lines = [
+    text = [
         '# Accuracy of post-training quantization',
         '',
         f'Digits, 28x28, 1,297 images to train with and 500 to test on; one image is .002. {count} seeds, {build}, one',
@@ -155,17 +152,16 @@ def table(results: dict[str, list[Result]], build: str) -> str:
         'images.',
         'Accuracies are those of the simulation, which exported files are checked against.',
         '',
-        '| weight bits | activation bits | way | mean | lowest | highest | process seconds |',
-        '|---|---|---|---|---|---|---|',
     ]
-    for name, found in results.items():
-        key = '32 | 32 | float' if name == 'float' else name
-        values = [item.accuracy for item in found]
-        seconds = statistics.mean(item.seconds for item in found)
-        lines.append(
-            f'| {key} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} | {seconds:.1f} |'
-        )
-    return '\n'.join(lines) + '\n'
+    head = ['weight bits', 'activation bits', 'way', *SPREAD, 'process seconds']
+    rows = {
+        '32 | 32 | float' if name == 'float' else name: [
+            *spread([item.accuracy for item in found]),
+            f'{mean(found, "seconds"):.1f}',
+        ]
+        for name, found in results.items()
+    }
+    return '\n'.join([*text, *markdown_table(head, rows)]) + '\n'
 
 
 def observed(seed: int, quick: bool) -> Iterator[tuple[str, float]]:
@@ -186,58 +182,37 @@ def observed(seed: int, quick: bool) -> Iterator[tuple[str, float]]:
 
 def observer_table(results: dict[str, list[float]], build: str) -> str:
     """Return the section of the observers."""
-    lines = [
+    text = [
         OBSERVERS,
         '',
         f'8 bits for weights and activations, one pass over the same images for all observers; {build}. Difference: of',
         'the same seed from float, in images of 500.',
         '',
-        '| observer | mean | lowest | highest | largest loss, images | largest gain, images |',
-        '|---|---|---|---|---|---|',
     ]
+    rows = {}
     for name, values in results.items():
         changes = [round(500 * (value - before)) for value, before in zip(values, results['float'])]
-        shown = ' | '.join(f'{value:.3f}' for value in (statistics.mean(values), min(values), max(values)))
-        lines.append(f'| {name} | {shown} | {max(0, -min(changes))} | {max(0, max(changes))} |')
-    return '\n'.join(lines) + '\n'
-
-
-def write(text: str, observers: bool) -> None:
-    """Replace one of the two parts of the page."""
-    page = HERE / 'QUANT_ACCURACY.md'
-    ways, _, rest = page.read_text('utf-8').partition(f'\n{OBSERVERS}') if page.is_file() else ('', '', '')
-    parts = (ways, text) if observers else (text, f'{OBSERVERS}{rest}' if rest else '')
-    page.write_text('\n'.join(part.rstrip('\n') + '\n' for part in parts if part), 'utf-8')
+        rows[name] = [*spread(values), str(max(0, -min(changes))), str(max(0, max(changes)))]
+    head = ['observer', *SPREAD, 'largest loss, images', 'largest gain, images']
+    return '\n'.join([*text, *markdown_table(head, rows)]) + '\n'
 
 
 def main() -> None:
-    """Run all seeds and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--quick', action='store_true', help='one epoch and few images; nothing is written')
+    """Run all seeds and write the page, or the section of the observers."""
+    parser = arguments(__doc__, 'one epoch and few images')
     parser.add_argument('--observers', action='store_true', help='8 bits with every observer, and nothing else')
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     paddle.enable_static()
-    ir = 'PIR' if slim.GraphWrapper(paddle.static.Program()).ir == 'pir' else 'legacy IR'
-    build = f'Paddle {paddle.__version__} {ir}'
-    if arguments.observers:
-        text = observer_table(_collected(arguments.seeds, lambda seed: observed(seed, arguments.quick)), build)
-    else:
-        results: dict[str, list[Result]] = _collected(
-            arguments.seeds, lambda seed: one_seed(seed, arguments.quick, lambda line: print(line, flush=True))
-        )
-        text = table(results, build)
+    run = observed if options.observers else one_seed
+    results = collected(options.seeds, lambda seed: run(seed, options.quick))
+    text = (observer_table if options.observers else table)(results, build_of_paddle())
     print(text)
-    if not arguments.quick:
-        write(text, arguments.observers)
-
-
-def _collected(seeds: int, run: Callable[[int], Iterator[tuple[str, Any]]]) -> dict[str, list[Any]]:
-    results: dict[str, list[Any]] = {}
-    for seed in range(seeds):
-        for name, result in run(seed):
-            results.setdefault(name, []).append(result)
-    return results
+    if options.quick:
+        return
+    if options.observers:
+        write_section(PAGE, OBSERVERS, text)
+    else:
+        write_page(PAGE, text)
 
 
 if __name__ == '__main__':

@@ -9,16 +9,16 @@ part is looked at after that, for the table, and once without the estimation.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
+from accuracy_pages import arguments, build_of_paddle, collected, mean, spread, write_section
+from accuracy_pages import table as markdown_table
 from paddle.nn import functional
-from quant_accuracy import HERE, RATE, Array, network
+from quant_accuracy import PAGE, RATE, Array, network
 
 import paddleslim_ng as slim
 from paddleslim_ng.core import GraphWrapper, load_array, lookup, store_array
@@ -131,7 +131,7 @@ def one_seed(seed: int, quick: bool) -> Iterator[tuple[str, Result]]:
 def section(results: dict[str, list[Result]], build_of_paddle: str) -> str:
     """Return the section of the page."""
     count = len(next(iter(results.values())))
-    lines = [
+    text = [
         HEADING,
         '',
         f'The same network with batch norm, trained in float for {EPOCHS} epochs, then quantized for {STEPS} steps of '
@@ -142,40 +142,28 @@ def section(results: dict[str, list[Result]], build_of_paddle: str) -> str:
         'training lag behind weights that',
         'jump between so few values. Two bits are three values for each output channel.',
         '',
-        '| weight bits | activation bits | scales | mean | estimated anew: mean | lowest | highest | process seconds |',
-        '|---|---|---|---|---|---|---|---|',
     ]
-    for name, found in results.items():
-        plain = statistics.mean(item.plain for item in found)
-        values = [item.estimated for item in found]
-        seconds = statistics.mean(item.seconds for item in found)
-        lines.append(
-            f'| {name} | {plain:.3f} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} '
-            f'| {seconds:.1f} |'
-        )
-    return '\n'.join(lines) + '\n'
+    rows = {
+        name: [
+            f'{mean(found, "plain"):.3f}',
+            *spread([item.estimated for item in found]),
+            f'{mean(found, "seconds"):.1f}',
+        ]
+        for name, found in results.items()
+    }
+    ways = ['weight bits', 'activation bits', 'scales']
+    head = [*ways, 'mean', 'estimated anew: mean', 'lowest', 'highest', 'process seconds']
+    return '\n'.join([*text, *markdown_table(head, rows)]) + '\n'
 
 
 def main() -> None:
     """Run all seeds and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--quick', action='store_true', help='one epoch and few steps; nothing is written')
-    arguments = parser.parse_args()
+    options = arguments(__doc__, 'one epoch and few steps').parse_args()
     paddle.enable_static()
-    results: dict[str, list[Result]] = {}
-    for seed in range(arguments.seeds):
-        for name, result in one_seed(seed, arguments.quick):
-            print(f'seed {seed}, {name}: {result}', flush=True)
-            results.setdefault(name, []).append(result)
-    ir = 'PIR' if slim.GraphWrapper(paddle.static.Program()).ir == 'pir' else 'legacy IR'
-    text = section(results, f'Paddle {paddle.__version__} {ir}')
+    text = section(collected(options.seeds, lambda seed: one_seed(seed, options.quick)), build_of_paddle())
     print(text)
-    if not arguments.quick:
-        page = HERE / 'QUANT_ACCURACY.md'
-        before, _, after = page.read_text(encoding='utf-8').partition(HEADING)
-        _, heading, rest = after.partition('\n## ')
-        page.write_text(before.rstrip('\n') + '\n\n' + text + heading + rest, encoding='utf-8')
+    if not options.quick:
+        write_section(PAGE, HEADING, text)
 
 
 if __name__ == '__main__':
