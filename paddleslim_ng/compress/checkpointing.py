@@ -45,11 +45,14 @@ class _JobState:
 
     def __init__(self, context: Context, strategies: Mapping[str, Strategy], trainer: Trainer) -> None:
         self._context, self._strategies, self._trainer = context, strategies, trainer
+        # What strategies cut has the shapes of the checkpoint, from whatever network it came.
+        self.first_shapes = {var.name(): list(var.shape()) for var in context.train_graph.all_parameters()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             'strategies': {name: _packed(strategy) for name, strategy in self._strategies.items()},
             'journal': pack_journal(self._context.journal),
+            'first_shapes': self.first_shapes,
             'context': self._context.state_dict(),
             'trainer': self._trainer.state_dict(),
             'beside': beside(self._context),
@@ -183,7 +186,7 @@ class JobCheckpoints:
             store_array(self._context.scope, name, np.asarray(array), self._context.place)
 
     def _check(self, found: Snapshot) -> None:
-        """Raise where the checkpoint was written by a job with other strategies."""
+        """Raise where the checkpoint was written by a job with other strategies, or of another network."""
         job = found.state['states'].get(_JOB)
         if job is None:
             raise CheckpointError(f'{self._folder} holds checkpoints of something else than a compression job')
@@ -194,3 +197,10 @@ class JobCheckpoints:
                 f'the checkpoint in {self._folder} belongs to a job with the strategies {saved}, and this one has '
                 f'{present}: give them all, or another checkpoint_path'
             )
+        former, shapes = job['first_shapes'], self._job.first_shapes
+        for name in {**former, **shapes}:
+            if former.get(name) != shapes.get(name):
+                raise CheckpointError(
+                    f'the checkpoint in {self._folder} belongs to another network: parameter {name!r} had the shape '
+                    f'{former.get(name)} before the job, and has {shapes.get(name)} now; give another checkpoint_path'
+                )

@@ -179,10 +179,12 @@ class Compressor:
             The strategy.
 
         Raises:
-            ConfigError: the name is taken, or it is no strategy.
+            ConfigError: the name is taken, it is no strategy, or the job has run.
         """
         if not isinstance(strategy, Strategy):
             raise ConfigError(f'a strategy is an instance of slim.compress.Strategy, not {strategy!r}')
+        if self._ran:
+            raise ConfigError('this job has run: make a new Compressor for further strategies')
         chosen = name or strategy.name or _unused(type(strategy).__name__, self.strategies)
         if chosen in self.strategies:
             raise ConfigError(f'there is a strategy {chosen!r} already')
@@ -242,11 +244,16 @@ class Compressor:
         if self._ran:
             raise ConfigError('this job has run: make a new Compressor to go on from its checkpoints')
         context, epochs = self.context, self.epochs()
-        if not epochs and not self.strategies:
+        used = [strategy for strategy in self.strategies.values() if strategy.has_run]
+        if used:
+            raise ConfigError(f'{used[0]!r} has run in another job, and remembers what it did there: make a new one')
+        if not epochs and not self.strategies and self.init_model is None:
             raise ConfigError('there is nothing to do: give a number of epochs, or add strategies')
         if epochs and not context.is_trained():
             context.loss_name()
         self._ran = True
+        for strategy in self.strategies.values():
+            strategy.has_run = True
         prepare_programs(context, epochs, self.init_model)
         context.epoch = epochs
         remember_origin(context, self.strategies)

@@ -104,6 +104,7 @@ def attach_optimizer(
         ranks: the job.
 
     Raises:
+        ConfigError: the variable is more than one number.
         GraphError: the program trains already, or has no such variable.
         UnsupportedOpError: Paddle cannot build this optimizer, clip or mixed precision on the program's IR.
     """
@@ -113,6 +114,8 @@ def attach_optimizer(
     optimizer = source.make()
     with matching_ir(program), paddle.static.program_guard(program, startup), paddle.utils.unique_name.guard(prefix):
         target = lookup(program, loss)
+        if any(size != 1 for size in GraphWrapper(program).var(loss).shape()):
+            raise ConfigError(f'{loss!r} has the shape {list(target.shape)}: minimize one number, such as its mean')
         try:
             if source.amp is not None:
                 optimizer = _mixed(optimizer, source.amp, program)

@@ -54,6 +54,7 @@ class Strategy:
     name = ''
     start_epoch = 0
     end_epoch = 0
+    has_run = False
 
     def __init__(self, start_epoch: int = 0, end_epoch: int = 0) -> None:
         for key, value in (('start_epoch', start_epoch), ('end_epoch', end_epoch)):

@@ -22,7 +22,7 @@ FEEDS = [('image', 'x'), ('label', 'y')]
 class JobNet:
     """Two convolutions and a classifier on images of 6x6, with dropout, Adam and a schedule."""
 
-    def __init__(self, optimizer: Any = None, minimize: bool = True, seed: int = 3) -> None:
+    def __init__(self, optimizer: Any = None, minimize: bool = True, seed: int = 3, width: int = 16) -> None:
         self.main, self.startup = paddle.static.Program(), paddle.static.Program()
         self.scope = paddle.static.Scope()
         self.exe = Executor()
@@ -30,9 +30,9 @@ class JobNet:
         with paddle.static.program_guard(self.main, self.startup), paddle.utils.unique_name.guard():
             x = paddle.static.data('x', [-1, 2, 6, 6], 'float32')
             y = paddle.static.data('y', [-1, 1], 'int64')
-            h = nn.Conv2D(2, 16, 3, padding=1, weight_attr=_named('conv1'), bias_attr=False)(x)
-            h = F.relu(nn.BatchNorm2D(16)(h))
-            h = F.relu(nn.Conv2D(16, 16, 3, weight_attr=_named('conv2'), bias_attr=_named('bias'))(h))
+            h = nn.Conv2D(2, width, 3, padding=1, weight_attr=_named('conv1'), bias_attr=False)(x)
+            h = F.relu(nn.BatchNorm2D(width)(h))
+            h = F.relu(nn.Conv2D(width, 16, 3, weight_attr=_named('conv2'), bias_attr=_named('bias'))(h))
             h = F.dropout(paddle.flatten(F.adaptive_avg_pool2d(h, 1), 1), 0.1)
             logits = nn.Linear(16, 4, weight_attr=_named('fc'))(h)
             self.loss = F.cross_entropy(logits, y)

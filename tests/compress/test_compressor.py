@@ -237,6 +237,7 @@ def test_arguments_that_do_not_fit() -> None:
         ({}, 'train_program has no optimizer'),
         ({'scope': paddle.static.Scope(), 'train_optimizer': adam}, 'no values of .* parameters.*run the startup'),
         ({'trainer': lambda context, options: None, 'train_optimizer': adam}, 'which is no slim.compress.Trainer'),
+        ({'train_optimizer': adam, 'train_fetch_list': [('loss', 'x')]}, "'x' has the shape .*: minimize one number"),
         ({'train_optimizer': adam, 'loss': 'lost'}, "no 'lost'.*it has \\['loss'\\]"),
         ({'train_reader': None, 'train_optimizer': adam}, 'there is no train_reader'),
     ):
@@ -275,6 +276,12 @@ def test_a_job_without_epochs_still_calls_strategies() -> None:
     assert [call[1] for call in calls] == ['compression_begin', 'compression_end']
     with pytest.raises(ConfigError, match='this job has run'):
         compressor.run()
+    with pytest.raises(ConfigError, match='this job has run'):
+        compressor.add_strategy(Strategy())
+    other = JobNet(minimize=False).compressor(train_reader=None)
+    other.add_strategy(compressor.strategies['Recorder'], 'again')
+    with pytest.raises(ConfigError, match='has run in another job'):
+        other.run()
 
 
 def test_an_evaluation_program_is_made_where_none_is_given() -> None:

@@ -183,14 +183,18 @@ def test_checkpoints_of_another_job_change_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match='belongs to a job with the strategies'):
         other.run()
     same({name: net.value(name) for name in before}, before)
-    # The same names, and a network that the checkpoint does not fit.
-    wrong = JobNet(paddle.optimizer.Momentum(0.1))
-    compressor = wrong.compressor(checkpoint_path=tmp_path, epoch=4)
-    for name, strategy in job(None)[1].strategies.items():
-        compressor.add_strategy(strategy, name)
-    with pytest.raises(CheckpointError, match='another program'):
-        compressor.run()
-    same({name: wrong.value(name) for name in before}, before)
+    # The same names, and networks that the checkpoint does not fit.
+    for wrong, message in (
+        (JobNet(paddle.optimizer.Momentum(0.1)), 'another program'),
+        (JobNet(width=24), r"'conv1' had the shape \[16, 2, 3, 3\] before the job, and has \[24"),
+    ):
+        before = {name: wrong.value(name) for name in before}
+        compressor = wrong.compressor(checkpoint_path=tmp_path, epoch=4)
+        for name, strategy in job(None)[1].strategies.items():
+            compressor.add_strategy(strategy, name)
+        with pytest.raises(CheckpointError, match=message):
+            compressor.run()
+        same({name: wrong.value(name) for name in before}, before)
 
 
 def test_all_checkpoints_damaged(tmp_path: Path) -> None:
