@@ -272,6 +272,16 @@ ENTRIES: dict[str, tuple[str, str]] = {
         'compressor: {epoch: 2, strategies: [a, b]} #!\n',
         "compressor.strategies[0]: 'b' brings integers into the network: keep one of the two",
     ),
+    'channels after integers': (
+        '  a: {class: UniformPruneStrategy, start_epoch: 2}\n  b: {class: QuantizationStrategy, start_epoch: 1}\n'
+        'compressor: {epoch: 4, strategies: [a, b]} #!\n',
+        "'a' removes channels after 'b' has brought integers: let it act before",
+    ),
+    'steps after integers': (
+        '  a: {class: SensitivePruneStrategy, num_steps: 2}\n  b: {class: QuantizationStrategy, start_epoch: 1}\n'
+        'compressor: {epoch: 4, strategies: [a, b]} #!\n',
+        "'a' may remove channels after 'b' has brought integers: give it end_epoch: 1",
+    ),
     'distilled twice at once': (
         '  a: {class: DistillationStrategy, distillers: [l2], end_epoch: 3}\n'
         '  b: {class: DistillationStrategy, distillers: [l2], start_epoch: 2}\n'

@@ -107,7 +107,7 @@ def test_pruning_arguments_that_do_not_serve() -> None:
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             UniformPruneStrategy(**options)
-    with pytest.raises(ConfigError, match='no parameter whose channels can be removed'):
+    with pytest.raises(ConfigError, match='no parameter is called as dense'):
         WideNet().pruned(UniformPruneStrategy(pruned_params='dense.*'))
     with pytest.raises(ConfigError, match="channel_ratios names \\['dense'\\]"):
         WideNet().pruned(UniformPruneStrategy(channel_ratios={'dense': 0.5}))

@@ -10,7 +10,9 @@ from paddleslim_ng.compress.configuration.document import Document
 from paddleslim_ng.compress.configuration.options import (
     AlternationOptions,
     DistillationOptions,
+    GreedyPruneOptions,
     PostTrainingQuantOptions,
+    PruneOptions,
     QuantizationOptions,
 )
 from paddleslim_ng.compress.configuration.problems import KeyPath, Problems
@@ -57,7 +59,8 @@ def check_strategies(config: CompressionConfig, document: Document, problems: Pr
         document: knows where its entries stand.
         problems: gets what is wrong.
     """
-    for path, message in (*_listed_twice(config), *_quantized_twice(config), *_taught_twice(config)):
+    found = (*_listed_twice(config), *_quantized_twice(config), *_taught_twice(config), *_cut_too_late(config))
+    for path, message in found:
         problems.add(document.place_of(path), path, message)
 
 
@@ -94,6 +97,26 @@ def _taught_twice(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
                 )
                 yield _listed(config, span.name), message
         found.append(span)
+
+
+def _cut_too_late(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
+    """Channels leave before integers come into the network, in the order in which strategies are called."""
+    epochs = {span.name: span for span in spans(config)}
+    names = config.compressor.strategies
+    for quantizing in _of_kind(config, QuantizationOptions):
+        start = (epochs[quantizing.name].start, names.index(quantizing.name))
+        for one in _of_kind(config, PruneOptions):
+            span = epochs[one.name]
+            if (span.start, names.index(one.name)) > start:
+                message = f'removes channels after {quantizing.name!r} has brought integers: let it act before'
+                yield _listed(config, one.name), f'{one.name!r} {message}'
+            elif _in_steps(one.options) and (span.end - 1, names.index(one.name)) > start:
+                message = f'may remove channels after {quantizing.name!r} has brought integers: give it end_epoch: '
+                yield _listed(config, one.name), f'{one.name!r} {message}{start[0]}'
+
+
+def _in_steps(options: Any) -> bool:
+    return isinstance(options, GreedyPruneOptions) or getattr(options, 'num_steps', 1) > 1
 
 
 def _of_kind(config: CompressionConfig, kind: Any) -> list[Instance]:
