@@ -212,7 +212,7 @@ class Compressor:
         from paddleslim_ng.compress.configuration import CompressionConfig, load_config
         from paddleslim_ng.compress.configured import apply_settings, batches_of_epoch
 
-        config = source if isinstance(source, CompressionConfig) else load_config(source)
+        config = source if isinstance(source, CompressionConfig) else load_config(source, epochs=self.epoch)
         if config.saved_model is not None and config.saved_model.batches is not None:
             config = config.with_epochs(batches_of_epoch(self.context))
         strategies = config.create_strategies()

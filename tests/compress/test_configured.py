@@ -42,6 +42,20 @@ compressor:
 """
 
 
+def test_a_file_may_leave_the_epochs_to_the_constructor() -> None:
+    settings: Any = {
+        'version': 1.0,
+        'strategies': {'thin': {'class': 'UniformPruneStrategy', 'start_epoch': 2}},
+        'compressor': {'strategies': ['thin']},
+    }
+    assert JobNet().compressor(epoch=3).config(settings).epochs() == 3
+    settings['compressor']['epoch'] = 4
+    assert JobNet().compressor(epoch=3).config(settings).epochs() == 4
+    with pytest.raises(ConfigError, match='starts in epoch 2, and the job has 2 epochs'):
+        del settings['compressor']['epoch']
+        JobNet().compressor(epoch=2).config(settings)
+
+
 def test_a_file_drives_the_job(tmp_path: Path) -> None:
     file = tmp_path / 'compress.yaml'
     file.write_text(YAML.format(folder=tmp_path / 'checkpoints'))

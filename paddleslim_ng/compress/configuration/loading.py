@@ -31,7 +31,9 @@ _Source = Union[str, 'os.PathLike[str]', Mapping[str, Any]]
 _MaybeRegistry = Optional[Registry]
 
 
-def load_config(source: _Source, registry: _MaybeRegistry = None, *, import_classes: bool = True) -> CompressionConfig:
+def load_config(
+    source: _Source, registry: _MaybeRegistry = None, *, import_classes: bool = True, epochs: int = 0
+) -> CompressionConfig:
     """Read and check a configuration, this package's or one of PaddleSlim's AutoCompression.
 
     Nothing is written, and nothing of the user's is imported before everything else is known to be valid.
@@ -40,6 +42,7 @@ def load_config(source: _Source, registry: _MaybeRegistry = None, *, import_clas
         source: a YAML file, or a mapping of the same structure (without ``include``).
         registry: the plugin classes; those of this package where None.
         import_classes: import classes that are named by a path, and check their keys.
+        epochs: length of the job where ``compressor`` does not say ``epoch``.
 
     Raises:
         ConfigurationError: with ``file:line: key: what is wrong`` for each problem.
@@ -59,7 +62,7 @@ def load_config(source: _Source, registry: _MaybeRegistry = None, *, import_clas
     if any(name in ACT_SECTIONS for name in document.data):
         translated = translate_act(document)
         try:
-            config = _checked(translated.document, found, import_classes)
+            config = _checked(translated.document, found, import_classes, epochs)
         except ConfigurationError as error:
             raise translated.told_by_file(error) from error
         return replace(
@@ -68,15 +71,15 @@ def load_config(source: _Source, registry: _MaybeRegistry = None, *, import_clas
             saved_model=translated.saved_model,
             notes=(*translated.notes, *config.notes),
         )
-    return _checked(document, found, import_classes)
+    return _checked(document, found, import_classes, epochs)
 
 
-def _checked(document: Document, registry: Registry, import_classes: bool) -> CompressionConfig:
+def _checked(document: Document, registry: Registry, import_classes: bool, epochs: int) -> CompressionConfig:
     problems = Problems()
     _check_top(document, problems)
     instances = Instances(document, registry, problems)
     check_quantizers(instances.found, registry, document, problems)
-    settings = _compressor(document, instances, problems)
+    settings = _compressor(document, instances, problems, epochs)
     problems.raise_if_any()
     config = CompressionConfig(document.file, VERSION, settings or CompressorSettings(), instances.found)
     check_times(config, document, problems)
@@ -116,13 +119,14 @@ def _no_mapping(section: str, value: Any) -> str:
     return f'must be a mapping of {wanted}, not {shown(value)}{hint}'
 
 
-def _compressor(document: Document, instances: Instances, problems: Problems) -> CompressorSettings | None:
+def _compressor(document: Document, instances: Instances, problems: Problems, epochs: int) -> CompressorSettings | None:
     given = document.data.get(_COMPRESSOR)
     if given is None:
         problems.add(document.place_of((_COMPRESSOR,)), (), f'the section {_COMPRESSOR} is missing')
     if not isinstance(given, dict):
         return None
-    settings = check_model(CompressorSettings, without_none(given), document, (_COMPRESSOR,), problems)
+    stated = {**({'epoch': epochs} if epochs else {}), **without_none(given)}
+    settings = check_model(CompressorSettings, stated, document, (_COMPRESSOR,), problems)
     if not isinstance(settings, CompressorSettings):
         return None
     known = instances.names(_STRATEGIES)
