@@ -70,12 +70,16 @@ def _listed(config: CompressionConfig, name: str) -> KeyPath:
 
 def _listed_twice(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
     for rounds in _of_kind(config, AlternationOptions):
-        for name in getattr(rounds.options, 'strategies', ()):
+        options: Any = rounds.options
+        for name in options.strategies:
             if name in config.compressor.strategies:
                 yield (
                     _listed(config, name),
-                    f'{name!r} acts in the rounds of {rounds.name!r} already: leave it out here',
+                    f'{name!r} acts in the rounds of {rounds.name!r}: leave it out here',
                 )
+            elif isinstance(config.instances[name].options, QuantizationOptions) and options.rounds > 1:
+                message = f'{name!r} brings integers, which stay until the end: list it beside the rounds'
+                yield (rounds.section, rounds.name, 'strategies'), message
 
 
 def _quantized_twice(config: CompressionConfig) -> Iterator[tuple[KeyPath, str]]:
