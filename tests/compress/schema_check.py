@@ -26,7 +26,7 @@ LENGTHS: dict[str, Callable[[Any, Any], bool]] = {
     'minItems': lambda value, bound: not isinstance(value, list) or len(value) >= bound,
     'maxItems': lambda value, bound: not isinstance(value, list) or len(value) <= bound,
 }
-SILENT = {'title', 'description', 'default', 'discriminator', '$schema', '$id', '$defs', 'deprecated', 'then'}
+SILENT = {'title', 'description', 'default', 'discriminator', '$schema', '$id', '$defs', 'deprecated', 'then', 'else'}
 
 
 class Schema:
@@ -76,7 +76,7 @@ class Schema:
         return all(self.accepts(value, one) for one in rule)
 
     def _if(self, rule: Any, value: Any, schema: Any) -> bool:
-        return not self.accepts(value, rule) or self.accepts(value, schema['then'])
+        return self.accepts(value, schema.get('then' if self.accepts(value, rule) else 'else', True))
 
     def _required(self, rule: Any, value: Any, schema: Any) -> bool:
         return not isinstance(value, dict) or set(rule) <= set(value)

@@ -361,7 +361,7 @@ def test_schema_knows_all_keys() -> None:
     schema = json_schema()
     assert json.loads(json.dumps(schema)) == schema
     assert references(schema) <= {f'#/$defs/{name}' for name in schema['$defs']}
-    native, translated = schema['anyOf']
+    native, translated = schema['else'], schema['then']
     for section, classes in ((name, Registry().classes(name)) for name in SECTIONS):
         rows = native['properties'][section]['additionalProperties']
         assert rows['properties']['class']['anyOf'][0]['enum'] == list(classes)

@@ -55,10 +55,10 @@ def json_schema(registry: _MaybeRegistry = None) -> dict[str, Any]:
         '$id': _ID,
         'title': 'Configuration of the Compressor',
         'description': "Sections of this package, or those of PaddleSlim's AutoCompression.",
-        'anyOf': [
-            {'type': 'object', 'properties': native, 'additionalProperties': False, 'required': ['version']},
-            {'type': 'object', 'properties': translated, 'additionalProperties': False},
-        ],
+        # Told apart by a section, so that an editor speaks of the keys of one kind of file alone.
+        'if': {'anyOf': [{'required': [name]} for name in translated if name not in native]},
+        'then': {'type': 'object', 'properties': translated, 'additionalProperties': False},
+        'else': {'type': 'object', 'properties': native, 'additionalProperties': False, 'required': ['version']},
         '$defs': definitions['$defs'],
     }
 
