@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import os
@@ -311,6 +312,14 @@ def test_fixtures_give_a_fresh_program(fresh, ir: str) -> None:
     assert out.shape == (2, 4)
     assert fresh.scope.find_var('linear_0.w_0') is not None
     assert ir == ('pir' if type(y).__name__ == 'Value' else 'legacy')
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    """Given tests/, pytest leaves out folders by their names, without a word; tests/dist was one of them."""
+    folders = {folder.name for path in (ROOT / 'tests').rglob('test_*.py') for folder in path.relative_to(ROOT).parents}
+    patterns = pytestconfig.getini('norecursedirs')
+    assert 'dist' in folders
+    assert not [name for name in folders for pattern in patterns if fnmatch.fnmatch(name, pattern)]
 
 
 def test_every_script_parses() -> None:
