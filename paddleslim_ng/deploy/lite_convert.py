@@ -10,6 +10,7 @@ from pathlib import Path
 
 from paddleslim_ng.deploy.interpreters import WORKER, find_interpreter
 from paddleslim_ng.deploy.lite_process import run_once
+from paddleslim_ng.deploy.nb import clear_header
 from paddleslim_ng.errors import DeployError
 
 __all__ = ['ConvertJob', 'convert']
@@ -78,6 +79,7 @@ def convert(
     result = Path(job.out + '.nb')
     if not result.is_file():
         raise DeployError(f'{what} ended without writing a file: {log.strip()[-500:] or "nothing in its log"}')
+    clear_header(result)
     return result
 
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from paddleslim_ng.errors import CheckpointError, DataError
 
-__all__ = ['Kernel', 'NbFile', 'read_nb']
+__all__ = ['Kernel', 'NbFile', 'clear_header', 'read_nb']
 
 TARGETS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -191,6 +191,20 @@ def read_nb(path: str | os.PathLike[str]) -> NbFile:
         parameter_bytes=len(content) - start - size,
         parameter_count=_count_parameters(content, start + size, target),
     )
+
+
+def clear_header(path: Path) -> None:
+    """Set to zero what stands behind the converter's version, so that a model gives the same file each time.
+
+    The version is a string in a field that the converter fills up with whatever is on its stack. A file of another
+    layout stays as it is.
+    """
+    with path.open('r+b') as file:
+        start = file.read(_HEADER.size)
+        if len(start) == _HEADER.size and int.from_bytes(start[:2], 'little') == _META_VERSION:
+            meta, version, size = _HEADER.unpack(start)
+            file.seek(0)
+            file.write(_HEADER.pack(meta, version.split(b'\0', 1)[0], size))
 
 
 def _header(content: bytes, path: Path) -> tuple[int, str, int]:

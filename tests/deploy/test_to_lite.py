@@ -75,6 +75,7 @@ def test_every_form_of_model_gives_the_same_file(lenet: nets.Net, lenet_files: P
         assert slim.deploy.verify(result, lenet.images, predictors=1).passed
         kernels.add(computing(result))
     assert len(kernels) == 1
+    assert (tmp_path / '0.nb').read_bytes() == (tmp_path / '1.nb').read_bytes()
 
 
 def test_the_named_format_is_taken_where_there_are_both(tmp_path: Path, ir: str) -> None:
