@@ -20,6 +20,7 @@ from paddleslim_ng.compress.rollback import remember_origin
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.compress.trainer import Trainer
 from paddleslim_ng.compress.trainer_options import TrainerOptions
+from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.distributed import Ranks
 from paddleslim_ng.errors import ConfigError
 
@@ -231,7 +232,8 @@ class Compressor:
     def run(self) -> CompressionResult:
         """Run the job, or go on with it where ``checkpoint_path`` holds a checkpoint of it.
 
-        Everything that a strategy, reader or hook raises comes through; checkpoints stay.
+        Everything that a strategy, reader or hook raises comes through; checkpoints stay. Paddle is in static mode
+        meanwhile, and in that of the programs' IR.
 
         Raises:
             ConfigError: something is missing, or a job without checkpoints is run a second time.
@@ -239,16 +241,24 @@ class Compressor:
             DataError: a reader fails or is empty, or a loss or metric is not finite.
             DistributedError: ranks differ.
         """
+        self._require_new()
+        with matching_ir(self.context.train_program):
+            return self._run()
+
+    def _require_new(self) -> None:
+        """Raise where the job, or one of its strategies, has run, or has nothing to do."""
         if self._ran and self.checkpoint_path is None:
             raise ConfigError('this job has run, and without checkpoint_path there is nothing to go on from')
         if self._ran:
             raise ConfigError('this job has run: make a new Compressor to go on from its checkpoints')
-        context, epochs = self.context, self.epochs()
         used = [strategy for strategy in self.strategies.values() if strategy.has_run]
         if used:
             raise ConfigError(f'{used[0]!r} has run in another job, and remembers what it did there: make a new one')
-        if not epochs and not self.strategies and self.init_model is None:
+        if not self.epochs() and not self.strategies and self.init_model is None:
             raise ConfigError('there is nothing to do: give a number of epochs, or add strategies')
+
+    def _run(self) -> CompressionResult:
+        context, epochs = self.context, self.epochs()
         if epochs and not context.is_trained():
             context.loss_name()
         self._ran = True

@@ -111,7 +111,8 @@ def attach_optimizer(
     if is_trained(program):
         raise GraphError('the program has an optimizer already: take core.cloning.forward_program of it first')
     startup = paddle.static.Program()
-    optimizer = source.make()
+    with matching_ir(program):
+        optimizer = source.make()
     with matching_ir(program), paddle.static.program_guard(program, startup), paddle.utils.unique_name.guard(prefix):
         target = lookup(program, loss)
         if any(size != 1 for size in GraphWrapper(program).var(loss).shape()):

@@ -1,4 +1,4 @@
-"""What a strategy will want later is looked for before the job trains; and which epochs compare with each other."""
+"""What a strategy will want later is looked for before the job trains; what compares, and in which mode jobs run."""
 
 from __future__ import annotations
 
@@ -55,6 +55,15 @@ def test_what_cannot_work_ends_the_job_before_it_trains(net: JobNet, strategy: S
     with pytest.raises(SlimError, match=message):
         compressor.run()
     np.testing.assert_array_equal(net.value('fc'), before)
+
+
+def test_jobs_run_in_dynamic_mode() -> None:
+    compressor = JobNet(minimize=False).compressor(epoch=2, train_optimizer=adam)
+    compressor.add_strategy(DistillationStrategy([SoftLabelDistiller()], 0, 1, teacher='original'))
+    compressor.add_strategy(QuantizationStrategy(1))
+    paddle.disable_static()
+    assert len(compressor.run().records) == 2
+    assert paddle.in_dynamic_mode()
 
 
 def test_what_quantizers_do_not_bear() -> None:
