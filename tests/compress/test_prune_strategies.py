@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from paddleslim_ng.analysis import flops, model_size
 from paddleslim_ng.compress import Context, Strategy, StructurePruner
 from paddleslim_ng.compress.strategies import GMPStrategy, SensitivePruneStrategy, UniformPruneStrategy
-from paddleslim_ng.compress.strategies.loss_curves import LossCurve
+from paddleslim_ng.compress.strategies.loss_curves import LossCurve, find_ratios
 from paddleslim_ng.core import load_array
 from paddleslim_ng.errors import CheckpointError, ConfigError, DataError
 from tests.compress.job_net import JobNet, batches, same, tensors
@@ -96,6 +97,29 @@ def test_steps_wait_for_convergence_and_are_taken_before_the_end() -> None:
         assert [entry.epoch_id for entry in result.journal] == epochs
         for epoch, step in zip(epochs, (1, 2, 3)):
             assert seen[epoch] / total == pytest.approx(0.4 ** (step / 3), abs=0.02)
+
+
+class TwoLayers:
+    """A session on a network of 8 and 16 channels: counts of channels that stay, for the cost to work on."""
+
+    def decide(self, names: list[str], ratios: list[float]) -> Any:
+        assert names == ['first', 'second']
+        kept = [round(count * (1 - ratio)) for count, ratio in zip((8, 16), ratios)]
+        return SimpleNamespace(cut=kept)
+
+
+def test_a_layer_that_jumps_too_far_stays_while_others_go_on() -> None:
+    def cost(kept: Any) -> int:
+        first, second = kept
+        return int(324 * first + 36 * first * second + 40 * second)
+
+    curves = {'first': LossCurve({0.3: 0.1}), 'second': LossCurve({0.3: 0.3})}
+    session: Any = TwoLayers()
+    every = [cost((first, second)) for first in range(1, 9) for second in range(2, 17)]
+    for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        wanted = cost((8, 16)) * (1 - share)
+        found = find_ratios(session, curves, dict.fromkeys(curves, 0.9), cost, wanted)
+        assert abs(found.left - wanted) <= max(0.015 * cost((8, 16)), min(abs(one - wanted) for one in every))
 
 
 class Watch(Strategy):

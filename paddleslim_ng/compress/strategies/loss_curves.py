@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ _POINTS = 2001
 # Lets layers that lose nothing over a range of ratios take part evenly, instead of all at once.
 _TILT = 1e-4
 _STEPS = 40
+# Share of the cost before that a result may be off, and how many parameters are held back for a better one.
+_CLOSE, _HELD = 0.01, 8
 
 
 class LossCurve:
@@ -80,7 +82,8 @@ def find_ratios(
     """Find the ratios, all at one loss, whose cost is nearest to what is wanted; nothing is cut.
 
     The loss is found by bisection. Counts of channels are whole, and multiples of ``round_to``, so that the cost falls
-    in steps; where it jumps past what is wanted, some parameters take the lower side of the jump.
+    in steps; where it jumps past what is wanted, some parameters take the lower side of the jump. Where that is not
+    within 1 % of the cost before, the parameter that jumped stays there, and the others go on to a higher loss.
 
     Args:
         session: analysis of the program.
@@ -96,27 +99,44 @@ def find_ratios(
     def tried(ratios: dict[str, float]) -> FoundRatios:
         return FoundRatios(ratios, cost(session.decide(list(ratios), list(ratios.values())).cut))
 
-    def at(loss: float) -> FoundRatios:
-        return tried({name: min(curve.ratio_at(loss), most[name]) for name, curve in curves.items()})
+    def between(held: Mapping[str, float]) -> tuple[FoundRatios, FoundRatios]:
+        """Bisect; return what is found on both sides of what is wanted."""
 
-    low_loss, high_loss = 0.0, max(curve.highest for curve in curves.values())
-    low, high = at(low_loss), at(high_loss)
-    for _ in range(_STEPS):
-        if high.left >= wanted:
+        def at(loss: float) -> FoundRatios:
+            return tried({name: held.get(name, min(curves[name].ratio_at(loss), most[name])) for name in curves})
+
+        low_loss, high_loss = 0.0, max(curve.highest for curve in curves.values())
+        low, high = at(low_loss), at(high_loss)
+        for _ in range(_STEPS):
+            if high.left >= wanted:
+                break
+            middle_loss = (low_loss + high_loss) / 2
+            middle = at(middle_loss)
+            if middle.left >= wanted:
+                low_loss, low = middle_loss, middle
+            else:
+                high_loss, high = middle_loss, middle
+        return low, high
+
+    before = tried(dict.fromkeys(curves, 0.0)).left
+    held: dict[str, float] = {}
+    found: list[FoundRatios] = []
+    while len(held) < min(len(curves), _HELD):
+        low, high = between(held)
+        names = [name for name in curves if name not in held]
+        mixed = [tried(ratios) for ratios in _mixtures(low.ratios, high.ratios, names)]
+        found += [low, high, *mixed]
+        if high.left >= wanted or abs(_nearest(found, wanted).left - wanted) <= _CLOSE * before:
             break
-        middle_loss = (low_loss + high_loss) / 2
-        middle = at(middle_loss)
-        if middle.left >= wanted:
-            low_loss, low = middle_loss, middle
-        else:
-            high_loss, high = middle_loss, middle
-    return _nearest([low, high, *(tried(mixed) for mixed in _between(low.ratios, high.ratios))], wanted)
+        jumped = next(name for name, one in zip(names, [*mixed, high]) if one.left < wanted)
+        held[jumped] = low.ratios[jumped]
+    return _nearest(found, wanted)
 
 
-def _between(low: Mapping[str, float], high: Mapping[str, float]) -> Iterable[dict[str, float]]:
+def _mixtures(low: Mapping[str, float], high: Mapping[str, float], names: Sequence[str]) -> Iterable[dict[str, float]]:
     """Yield mixtures in which one parameter after the other goes from the low side to the high one."""
     mixed = dict(low)
-    for name in list(low)[:-1]:
+    for name in names[:-1]:
         mixed[name] = high[name]
         yield dict(mixed)
 
