@@ -11,7 +11,7 @@ from typing import Any, Union
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.journal import JournalEntry
 from paddleslim_ng.compress.metric_floor import MetricFloor
-from paddleslim_ng.compress.rollback import go_back, take_snapshot
+from paddleslim_ng.compress.rollback import take_back, take_snapshot
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.errors import ConfigError
 
@@ -203,18 +203,9 @@ class AlternationStrategy(Strategy):
             _LOG.info('%s', said)
             return
         self.finished = True
-        others = go_back(context, self, snapshot)
-        if others:
-            _LOG.warning(
-                '%s, below the floor %g, and the round stays, because %s have changed the programs since',
-                said, self.floor.value, others,
-            )  # fmt: skip
-            return
-        _LOG.info('%s, below the floor %g: the round is taken back', said, self.floor.value)
-        self._made.pop()
-        self.round -= 1
-        for name, value in context.run_eval_graph().as_dict().items():
-            context.eval_results.setdefault(name, []).append(value)
+        if take_back(context, self, snapshot, 'round', f'{said}, below the floor {self.floor.value:g}'):
+            self._made.pop()
+            self.round -= 1
 
     def _train_again(self, context: Context) -> None:
         """Let the network train on its own loss where a strategy has ended as at the end of a job."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final
 
 from paddleslim_ng.errors import ConfigError, DataError, nearest_names
 
-__all__ = ['CONVERGENCE', 'has_converged', 'metric_history']
+__all__ = ['CONVERGENCE', 'append_metrics', 'has_converged', 'metric_history']
 
 CONVERGENCE: Final = 0.001
 """Relative change below which a metric has converged by default."""
+
+
+def append_metrics(results: MutableMapping[str, list[float]], metrics: Mapping[str, float]) -> None:
+    """Add what has been found to the history, in place."""
+    for name, value in metrics.items():
+        results.setdefault(name, []).append(value)
 
 
 def metric_history(results: Mapping[str, Sequence[float]], name: str) -> Sequence[float]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from paddleslim_ng.compress.checkpointing import beside
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.metric_history import append_metrics
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.core import GraphWrapper, clone_program, load_array, store_array
 from paddleslim_ng.distributed.training_state import TrainingState
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.prune.records import record_name
 
-__all__ = ['go_back', 'remember_origin', 'take_snapshot']
+__all__ = ['go_back', 'remember_origin', 'take_back', 'take_snapshot']
 
+_LOG = logging.getLogger('paddleslim_ng')
 _KEY = 'origin'
 
 
@@ -53,6 +56,28 @@ def take_snapshot(context: Context, by: Strategy) -> dict[str, Any]:
         'tensors': {**tensors, **beside(context)},
         'states': {name: dict(one.state_dict()) for name, one in _origin(context).strategies.items() if one is not by},
     }
+
+
+def take_back(context: Context, by: Strategy, snapshot: Mapping[str, Any], what: str, why: str) -> bool:
+    """Take a change back that has cost too much, and evaluate the network that is there again.
+
+    Args:
+        context: the job.
+        by: the strategy that made the change.
+        snapshot: of :func:`take_snapshot`, from before it.
+        what: what the change is called.
+        why: what it has led to.
+
+    Returns:
+        Whether it was taken back; it stays where other strategies have changed the programs since.
+    """
+    others = go_back(context, by, snapshot)
+    if others:
+        _LOG.warning('%s, and the %s stays, because %s have changed the programs since', why, what, others)
+        return False
+    _LOG.info('%s: the %s is taken back', why, what)
+    append_metrics(context.eval_results, context.run_eval_graph().as_dict())
+    return True
 
 
 def go_back(context: Context, by: Strategy, snapshot: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from paddleslim_ng.compress.best_so_far import BestSoFar, monitored_value
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import as_numbers
 from paddleslim_ng.compress.global_generators import GlobalGenerators
+from paddleslim_ng.compress.metric_history import append_metrics
 from paddleslim_ng.compress.observer import Observer
 from paddleslim_ng.compress.progress import progress_bar
 from paddleslim_ng.compress.readers import Feed, batch_size_of
@@ -181,8 +182,7 @@ class Trainer:
         """Return what training came to in the epoch that is done, and keep its means."""
         record = EpochRecord(number, self._means.means(self.context.ranks), samples=self._means.samples)
         check_finite(record.train, f'training of epoch {number}')
-        for name, value in record.train.items():
-            self.context.train_results.setdefault(name, []).append(value)
+        append_metrics(self.context.train_results, record.train)
         return record
 
     def _train(self, done: int, observer: Observer) -> None:
@@ -232,8 +232,7 @@ class Trainer:
         if due and self._evaluates():
             record.metrics = as_numbers(self.eval_metrics(), 'eval_metrics()')
             check_finite(record.metrics, f'evaluation of epoch {record.epoch}')
-            for name, value in record.metrics.items():
-                context.eval_results.setdefault(name, []).append(value)
+            append_metrics(context.eval_results, record.metrics)
             self._judge(record)
         elif self.options.monitor is None:
             self._judge(record)

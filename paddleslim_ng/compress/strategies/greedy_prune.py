@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.metric_floor import MetricFloor
-from paddleslim_ng.compress.rollback import go_back, take_snapshot
+from paddleslim_ng.compress.rollback import take_back, take_snapshot
 from paddleslim_ng.compress.strategies.channel_pruning import ChannelPruning, check_share
 from paddleslim_ng.compress.strategies.measuring import distinct_parameters, metric_function
 from paddleslim_ng.compress.strategies.uniform_ratio import find_uniform_ratio
@@ -208,17 +208,8 @@ class GreedyPruneStrategy(ChannelPruning):
             _LOG.info('%s', said)
             return
         self.finished = True
-        others = go_back(context, self, trial['snapshot'])
-        if others:
+        if not take_back(context, self, trial['snapshot'], 'step', f'{said}, below the floor {self.floor.value:g}'):
             self.removed = trial['removed']
-            _LOG.warning(
-                '%s, below the floor %g, and the step stays, because %s have changed the programs since',
-                said, self.floor.value, others,
-            )  # fmt: skip
-            return
-        _LOG.info('%s, below the floor %g: the step is taken back', said, self.floor.value)
-        for name, value in context.run_eval_graph().as_dict().items():
-            context.eval_results.setdefault(name, []).append(value)
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return the steps so far, the floor, and the way back from a step on trial: all tensors before it."""
