@@ -16,7 +16,7 @@ import paddleslim_ng as slim
 from tests.demo_scripts import DEMO, ROOT, demo, environment, figures
 
 SCRIPT = 'compress/compress_digits'
-FILES = ('.json', '.pdmodel', '.pdiparams', '.nb')
+FILES = ('*.pdiparams', 'float.[jp]*[nl]', 'inference.pdmodel', 'mobile.nb', 'sensitivities*.json')
 SMALL = ['--model', 'LeNet', '--scale', '2', '--image_size', '12', '--steps', '80', '--lr', '0.01']
 SMALL += ['--config', 'short.yaml', '--repeats', '2', '--engines', 'lite_arm']
 
@@ -85,8 +85,8 @@ def test_ends_with_the_same_bits(tmp_path: Path) -> None:
     rows = figures(whole / 'compressed')
     assert abs(rows['int8']['inference'] - rows['int8']['executor']) < 0.03
     assert rows['compressed']['lite_x86'] == rows['compressed']['inference'] == rows['compressed']['executor']
-    names = [path.name for path in (whole / 'compressed').glob('*.*') if path.suffix in FILES]
-    assert len(names) == 7
+    names = [path.name for pattern in FILES for path in (whole / 'compressed').glob(pattern)]
+    assert len(names) == 8
     for name in names:
         assert (killed / 'compressed' / name).read_bytes() == (whole / 'compressed' / name).read_bytes(), name
     message = demo(SCRIPT, *SMALL, '--seed', '1', folder=killed, code=1)
