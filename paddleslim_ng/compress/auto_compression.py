@@ -18,6 +18,7 @@ from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.plugins import Distiller, L2Distiller, SoftLabelDistiller
 from paddleslim_ng.compress.saved_model_job import EvalFunction, SavedModelJob, SavedModelTrainer
 from paddleslim_ng.compress.trainer_options import TrainerOptions
+from paddleslim_ng.core.ir_mode import static_mode
 from paddleslim_ng.deploy import find_interpreter
 from paddleslim_ng.errors import ConfigError, nearest_names
 from paddleslim_ng.runtime.model_files import ModelFiles, find_named_model
@@ -34,6 +35,7 @@ _NEAR: Final = 0.01
 _Config = Union['CompressionConfig', Mapping[str, Any], str, 'os.PathLike[str]']
 
 
+@static_mode()
 def auto_compress(
     model_dir: str | os.PathLike[str] | ModelFiles | None,
     train_data: Any,

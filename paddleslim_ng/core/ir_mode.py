@@ -11,7 +11,7 @@ import paddle
 from paddleslim_ng.core.paddle_compat import has_pir, in_pir_mode, is_pir_program
 from paddleslim_ng.errors import GraphError
 
-__all__ = ['ir_mode', 'matching_ir']
+__all__ = ['ir_mode', 'matching_ir', 'static_mode']
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def ir_mode(pir: bool) -> Iterator[None]:
         raise GraphError(
             f'paddle {paddle.__version__} has no PIR; PIR programs and .json models need Paddle 3.0 or later'
         )
-    with _static_mode():
+    with static_mode():
         if pir == in_pir_mode():
             yield
             return
@@ -37,7 +37,8 @@ def ir_mode(pir: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _static_mode() -> Iterator[None]:
+def static_mode() -> Iterator[None]:
+    """Let Paddle be in static mode inside, or in the function that this decorates."""
     dynamic = paddle.in_dynamic_mode()
     if dynamic:
         paddle.enable_static()
