@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from paddleslim_ng.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from paddleslim_ng.core import VarWrapper
+    from paddleslim_ng.quant import ExportedModel, QuantizedModel
     from paddleslim_ng.quant.data_sources import Feed
     from paddleslim_ng.runtime import InferenceModel
 
@@ -32,13 +33,14 @@ def run(arguments: argparse.Namespace) -> Outcome:
     shapes, arrays = read_shapes(arguments.shape), read_data_arrays(arguments.data)
     from paddleslim_ng.core import GraphWrapper
     from paddleslim_ng.quant import quantize_model, read_feeds
+    from paddleslim_ng.quant.data_sources import FirstKept
 
     model = load_model(arguments.model, arguments)
     graph = GraphWrapper(model.program)
     inputs = [graph.var(name) for name in model.feeds]
     source = arrays if arrays is not None else _source(arguments, model, inputs, shapes)
     feeds = read_feeds(inputs, source, batch_size=arguments.batch_size, batch_nums=arguments.batches)
-    first = _FirstKept(islice(feeds, arguments.batches or _BATCHES))
+    first = FirstKept(islice(feeds, arguments.batches or _BATCHES))
     done = quantize_model(
         model,
         first,
@@ -57,7 +59,18 @@ def run(arguments: argparse.Namespace) -> Outcome:
     exported = done.exported
     if exported is None:
         raise DataError('nothing was written')
-    data = {
+    data = _figures(done, exported, arguments.data_free)
+    texts = [str(done)]
+    if arguments.to:
+        texts.append(_converted(arguments, data))
+    if arguments.measure:
+        texts.append(_measured(arguments, exported.prefix, model, first.first or {}, data))
+    return Outcome('\n\n'.join(texts), data)
+
+
+def _figures(done: QuantizedModel, exported: ExportedModel, data_free: bool) -> dict[str, Any]:
+    """Return what is known of the files that were written, for ``--json``."""
+    return {
         'file': exported.program_file,
         'bytes': exported.file_bytes,
         'float_bytes': exported.float_bytes,
@@ -68,27 +81,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
         'distinct': dict(exported.distinct),
         'relative_difference': exported.agreement.relative_difference,
         'from_float': exported.agreement.from_float,
-        'data_free': arguments.data_free,
+        'data_free': data_free,
     }
-    texts = [str(done)]
-    if arguments.to:
-        texts.append(_converted(arguments, data))
-    if arguments.measure:
-        texts.append(_measured(arguments, exported.prefix, model, first.feed, data))
-    return Outcome('\n\n'.join(texts), data)
-
-
-class _FirstKept:
-    """Iterates over feeds, and keeps the first one."""
-
-    def __init__(self, feeds: Iterable[Feed]) -> None:
-        self._feeds = feeds
-        self.feed: Feed = {}
-
-    def __iter__(self) -> Iterator[Feed]:
-        for feed in self._feeds:
-            self.feed = self.feed or dict(feed)
-            yield feed
 
 
 def _check(arguments: argparse.Namespace) -> None:

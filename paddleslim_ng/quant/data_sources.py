@@ -12,9 +12,27 @@ from paddleslim_ng.core import VarWrapper
 from paddleslim_ng.errors import ConfigError, DataError, SlimError
 from paddleslim_ng.quant.feed_fields import Feed, InputField, check_count, check_names, checked_feed, stacked_feed
 
-__all__ = ['Feed', 'read_feeds']
+__all__ = ['Feed', 'FirstKept', 'read_feeds']
 
 Array = npt.NDArray[Any]
+
+
+class FirstKept:
+    """Iterates over feeds and keeps the first one, on which what comes of them is compared and measured.
+
+    Attributes:
+        first: a copy of the first feed; None until it has been read.
+    """
+
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._feeds = feeds
+        self.first: Feed | None = None
+
+    def __iter__(self) -> Iterator[Feed]:
+        for feed in self._feeds:
+            if self.first is None:
+                self.first = dict(feed)
+            yield feed
 
 
 def read_feeds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from paddleslim_ng.quant.batch_norm_folding import FoldedModel, fold_batch_norm
 from paddleslim_ng.quant.bias_correction import CorrectedModel, correct_biases
 from paddleslim_ng.quant.building import WEIGHT_TYPES, spec_from_thresholds
 from paddleslim_ng.quant.calibration import calibrate
-from paddleslim_ng.quant.data_sources import Feed
+from paddleslim_ng.quant.data_sources import Feed, FirstKept
 from paddleslim_ng.quant.export import ExportedModel, export_quantized
 from paddleslim_ng.quant.observers import check_observer, threshold
 from paddleslim_ng.quant.reconstruction import ReconstructedModel, reconstruct
@@ -149,7 +149,7 @@ def quantize_model(
     if not targets.operators:
         raise ConfigError(f'no operator can be quantized; in float stay {dict(targets.skipped) or "all"}')
     several = bias_correction or round_type == 'adaround'
-    source = _FirstKept(kept_feeds(feeds, part.feeds) if several else feeds)
+    source = FirstKept(kept_feeds(feeds, part.feeds) if several else feeds)
     seen = calibrate(part.program, source, targets.activations, part.scope, executor=Executor(place))
     limits = {
         name: threshold(seen[name], algo, bits=activation_bits, percentile=hist_percent) for name in targets.activations
@@ -197,20 +197,6 @@ def _written(
     exported = export_quantized(program, found.spec, path_prefix, names, fetches, scope, format=format, feed=feed)
     found.spec.save(Path(f'{os.fspath(path_prefix)}.quantization.json'))
     return replace(found, exported=exported)
-
-
-class _FirstKept:
-    """Iterates over feeds and keeps the first one, for the comparison of what is written."""
-
-    def __init__(self, feeds: Iterable[Feed]) -> None:
-        self._feeds = feeds
-        self.first: Feed | None = None
-
-    def __iter__(self) -> Iterator[Feed]:
-        for feed in self._feeds:
-            if self.first is None:
-                self.first = dict(feed)
-            yield feed
 
 
 def check_quantization(algo: str, weight_bits: int, activation_bits: int, weight_quantize_type: str) -> None:
