@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-from paddleslim_ng.core import GraphWrapper, OpWrapper
+from paddleslim_ng.core import GraphWrapper
+from paddleslim_ng.core.gradient_outputs import STATISTICS, add_gradient_outputs
 from paddleslim_ng.core.ir_mode import matching_ir
 from paddleslim_ng.core.op_table import OPTIMIZER_OPS
 from paddleslim_ng.errors import GraphError
@@ -14,20 +14,6 @@ from paddleslim_ng.runtime import InferenceModel
 
 __all__ = ['evaluation_program', 'trainable_program']
 
-# Statistics follow the batches and have no gradient.
-_STATISTICS: Final = ('Mean', 'Variance')
-# Outputs that gradients read and inference models lack, by slot: the element type, None for that of the input; the
-# shape is that of the input, of a vector of its channels, or of the input behind an axis of length 0.
-_SHAPES = ('reshape2', 'flatten_contiguous_range', 'flatten2', 'squeeze2', 'unsqueeze2', 'transpose2')
-_LACKING: Final[Mapping[str, Mapping[str, tuple[str | None, str]]]] = {
-    **dict.fromkeys(_SHAPES, {'XShape': (None, 'behind')}),
-    'dropout': {'Mask': ('uint8', 'same')},
-    'batch_norm': {
-        'SavedMean': ('float32', 'channels'),
-        'SavedVariance': ('float32', 'channels'),
-        'ReserveSpace': (None, 'channels'),
-    },
-}
 _FLOATS: Final = frozenset({'float16', 'float32', 'float64', 'bfloat16'})
 
 
@@ -53,8 +39,7 @@ def trainable_program(model: InferenceModel) -> Any:
     _restore_parameters(graph)
     graph = GraphWrapper(graph.program)
     if graph.ir == 'legacy':
-        for op in graph.ops():
-            _add_outputs(graph.program, op)
+        add_gradient_outputs(graph.program)
         graph = GraphWrapper(graph.program)
     for op in graph.ops():
         if op.type() == 'batch_norm':
@@ -80,8 +65,9 @@ def _copied(model: InferenceModel) -> GraphWrapper:
 
 
 def _restore_parameters(graph: GraphWrapper) -> None:
+    # Statistics follow the batches and have no gradient.
     statistics = {
-        var.name() for op in graph.ops() if 'batch_norm' in op.type() for slot in _STATISTICS for var in op.inputs(slot)
+        var.name() for op in graph.ops() if 'batch_norm' in op.type() for slot in STATISTICS for var in op.inputs(slot)
     }
     read = {var.name(): var for op in graph.ops() if op.type() not in OPTIMIZER_OPS for var in op.all_inputs()}
     weights = [var for var in read.values() if var.is_parameter() or var.persistable()]
@@ -99,31 +85,6 @@ def _restore_parameters(graph: GraphWrapper) -> None:
                 var.raw.stop_gradient = not learns
     if not trained:
         raise GraphError('the model has no weights in floating point: there is nothing to train')
-
-
-def _add_outputs(program: Any, op: OpWrapper) -> None:
-    """Give an operator of a legacy program the outputs that its gradient reads."""
-    for slot, (dtype, kind) in _LACKING.get(op.type(), {}).items():
-        if _has_output(op, slot):
-            continue
-        (source,) = op.inputs('X')
-        shape = source.shape()
-        wanted = {'same': shape, 'behind': (0, *shape), 'channels': shape[1:2]}[kind]
-        if op.type() == 'batch_norm' and op.attr('data_layout') == 'NHWC':
-            wanted = shape[-1:]
-        name = f'{op.all_outputs()[0].name()}.{slot.lower()}'
-        program.global_block().create_var(
-            name=name, shape=list(wanted), dtype=dtype or source.dtype(), persistable=False, stop_gradient=True
-        )
-        op.raw.desc.set_output(slot, [name])
-    if op.type() == 'batch_norm':
-        for slot in _STATISTICS:
-            if not _has_output(op, f'{slot}Out'):
-                op.raw.desc.set_output(f'{slot}Out', [var.name() for var in op.inputs(slot)])
-
-
-def _has_output(op: OpWrapper, slot: str) -> bool:
-    return slot in op.raw.desc.output_names() and bool(op.raw.desc.output(slot))
 
 
 def _make_parameter(program: Any, raw: Any, learns: bool) -> None:

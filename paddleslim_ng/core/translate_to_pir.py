@@ -10,6 +10,7 @@ import paddle
 
 from paddleslim_ng.core import naming, paddle_compat
 from paddleslim_ng.core.cloning import clone_program, cut_program
+from paddleslim_ng.core.gradient_outputs import add_gradient_outputs
 from paddleslim_ng.core.graph_wrapper import GraphWrapper
 from paddleslim_ng.core.ir_mode import ir_mode
 from paddleslim_ng.core.legacy_protos import declaration_of
@@ -48,6 +49,7 @@ def translate_to_pir(program: Any, feeds: Sequence[Any], fetches: Sequence[Any])
     if graph.ir == 'pir':
         return part
     _refuse_unknown(part)
+    add_gradient_outputs(part)  # what is missing here is null in PIR, and crashes Paddle's backward pass
     written = _mark(part, inputs, outputs)
     return _tidied(_translated(part), written)
 
