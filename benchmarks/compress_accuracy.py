@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 from accuracy_pages import SPREAD, arguments, build_of_paddle, collected, mean, spread, table, write_page
 
-from paddleslim_ng.compress import load_config
-from paddleslim_ng.compress.job_folder import JobFolder
+from paddleslim_ng.compress import JobFolder, load_config
 from paddleslim_ng.errors import DeployError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'demo' / 'compress'))

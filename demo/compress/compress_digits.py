@@ -23,8 +23,14 @@ import paddle
 
 import paddleslim_ng as slim
 from paddleslim_ng.analysis import ModelFigures, Report, ReportTable
-from paddleslim_ng.compress import CompressionResult, Compressor, TrainerOptions, load_config
-from paddleslim_ng.compress.job_folder import JobFolder, job_record
+from paddleslim_ng.compress import (
+    CompressionResult,
+    Compressor,
+    JobFolder,
+    TrainerOptions,
+    job_record,
+    load_config,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import quantized_digits as digits

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from paddleslim_ng.compress.configuration import CompressionConfig, ConfigurationError, Registry, load_config
     from paddleslim_ng.compress.context import Context
     from paddleslim_ng.compress.evaluation import EvalResult
+    from paddleslim_ng.compress.job_folder import JobFolder, job_record
     from paddleslim_ng.compress.journal import JournalEntry
     from paddleslim_ng.compress.observer import Observer
     from paddleslim_ng.compress.optimizers import OptimizerSource
@@ -49,6 +50,7 @@ __all__ = [
     'EpochRecord',
     'EvalResult',
     'FSPDistiller',
+    'JobFolder',
     'JournalEntry',
     'L2Distiller',
     'LSQQuantizer',
@@ -66,6 +68,7 @@ __all__ = [
     'TrainerOptions',
     'auto_compress',
     'configuration',
+    'job_record',
     'load_config',
     'strategies',
 ]
@@ -84,6 +87,7 @@ _HOMES = {
     'EpochRecord': 'trainer_options',
     'EvalResult': 'evaluation',
     'FSPDistiller': 'plugins',
+    'JobFolder': 'job_folder',
     'JournalEntry': 'journal',
     'L2Distiller': 'plugins',
     'LSQQuantizer': 'plugins',
@@ -100,6 +104,7 @@ _HOMES = {
     'Trainer': 'trainer',
     'TrainerOptions': 'trainer_options',
     'auto_compress': 'auto_compression',
+    'job_record': 'job_folder',
     'load_config': 'configuration',
 }
 
