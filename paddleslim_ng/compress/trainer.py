@@ -140,6 +140,8 @@ class Trainer:
         monitor, evaluated = self.options.monitor, self._evaluates() and self.options.eval_epoch
         if monitor is not None and not evaluated:
             raise ConfigError(f'{monitor!r} is to be monitored, and nothing evaluates the network')
+        if monitor is not None and type(self).eval_metrics is Trainer.eval_metrics:
+            context.require_metric(monitor)
         if monitor in (context.loss, TOTAL_LOSS) and self.options.mode == 'max':
             raise ConfigError(f"{monitor!r} is monitored, of which the least is best: give mode='min'")
 

@@ -113,8 +113,10 @@ def test_losses_that_do_not_serve() -> None:
         _trainer(JobNet(), Wordy).fit(1)
     with pytest.raises(DataError, match=r'eval_metrics\(\) gave None'):
         _trainer(JobNet(), Silent).fit(1)
-    with pytest.raises(ConfigError, match="'f1' is to be monitored, and the evaluation found"):
+    with pytest.raises(ConfigError, match="there is no metric 'f1'; there are"):
         _trainer(JobNet(), monitor='f1').fit(1)
+    with pytest.raises(ConfigError, match="'f1' is to be monitored, and the evaluation found"):
+        _trainer(JobNet(), Scripted, monitor='f1').fit(1)
     context = JobNet().compressor(eval_reader=None).context
     for given, options in ((context, {}), (JobNet().compressor().context, {'eval_epoch': 0})):
         with pytest.raises(ConfigError, match="'f1' is to be monitored, and nothing evaluates"):
