@@ -7,25 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.job_tensors import beside, store_tensors
 from paddleslim_ng.compress.journal import pack_journal, unpack_journal
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.compress.trainer import Trainer
-from paddleslim_ng.core import GraphWrapper, has_array, load_array, store_array
+from paddleslim_ng.core import has_array, load_array, store_array
 from paddleslim_ng.distributed import Checkpoints
-from paddleslim_ng.distributed.training_state import TrainingState
 from paddleslim_ng.errors import CheckpointError
-from paddleslim_ng.prune.records import record_name
 from paddleslim_ng.runtime.snapshot import Snapshot
 
 __all__ = ['JobCheckpoints', 'Position']
 
 _LOG = logging.getLogger('paddleslim_ng')
 _JOB = 'job'
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Position(NamedTuple):
@@ -66,20 +63,6 @@ class _JobState:
 
 def _packed(strategy: Strategy) -> dict[str, Any]:
     return {'class': type(strategy).__qualname__, 'state': dict(strategy.state_dict())}
-
-
-def beside(context: Context) -> dict[str, npt.NDArray[Any]]:
-    """Return the tensors that the training program does not have: of the evaluation program, and records of cuts."""
-    trained = set(_tensor_names(context.train_program, context.scope))
-    names = [name for name in _tensor_names(context.eval_program, context.scope) if name not in trained]
-    for program in (context.train_program, context.eval_program):
-        for var in GraphWrapper(program).all_parameters():
-            names += [record_name(var.name(), axis) for axis in range(len(var.shape()))]
-    return {name: load_array(context.scope, name) for name in dict.fromkeys(names) if has_array(context.scope, name)}
-
-
-def _tensor_names(program: Any, scope: Any) -> list[str]:
-    return TrainingState(program, scope, {}, {}, False).names()
 
 
 class JobCheckpoints:
@@ -162,17 +145,17 @@ class JobCheckpoints:
 
     def _restore(self, found: Snapshot) -> Position:
         context, job = self._context, found.state['states'][_JOB]
-        self._store({**found.tensors, **job['beside']})
+        store_tensors(context, {**found.tensors, **job['beside']})
         for name, strategy in self._strategies.items():
             strategy.load_state_dict(job['strategies'][name]['state'])
         context.replay(unpack_journal(job['journal']), self._strategies)
         # A change that is made again may have left tensors in the shapes of its time.
-        self._store({**found.tensors, **job['beside']})
+        store_tensors(context, {**found.tensors, **job['beside']})
         self._checkpoints = self._build()
         restored = self._checkpoints.restore()
         if restored is None:
             raise CheckpointError(f'the checkpoint in {self._folder} vanished while it was read')
-        self._store(job['beside'])
+        store_tensors(context, job['beside'])
         self._serial = restored.step
         position = Position(int(restored.position['epoch']), int(restored.position['batch']))
         context.epoch_id, context.batch_id = position
@@ -180,10 +163,6 @@ class JobCheckpoints:
             strategy.on_restored(context)
         _LOG.info('going on from %s, epoch %d after %d batches', self._folder, position.epoch, position.batch)
         return position
-
-    def _store(self, tensors: Arrays) -> None:
-        for name, array in tensors.items():
-            store_array(self._context.scope, name, np.asarray(array), self._context.place)
 
     def _check(self, found: Snapshot) -> None:
         """Raise where the checkpoint was written by a job with other strategies, or of another network."""

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paddleslim_ng.compress.checkpointing import beside
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.job_tensors import beside, record_names, store_tensors, tensor_names
 from paddleslim_ng.compress.metric_history import append_metrics
 from paddleslim_ng.compress.strategy import Strategy
-from paddleslim_ng.core import GraphWrapper, clone_program, load_array, store_array
-from paddleslim_ng.distributed.training_state import TrainingState
+from paddleslim_ng.core import clone_program, load_array
 from paddleslim_ng.errors import ConfigError
-from paddleslim_ng.prune.records import record_name
 
 __all__ = ['go_back', 'remember_origin', 'take_back', 'take_snapshot']
 
@@ -50,7 +48,7 @@ def take_snapshot(context: Context, by: Strategy) -> dict[str, Any]:
         context: the job.
         by: the strategy that may go back; its own state is not part of it.
     """
-    tensors = {name: load_array(context.scope, name) for name in _tensor_names(context.train_program, context)}
+    tensors = {name: load_array(context.scope, name) for name in tensor_names(context.train_program, context.scope)}
     return {
         'journal': len(context.journal),
         'tensors': {**tensors, **beside(context)},
@@ -103,7 +101,7 @@ def go_back(context: Context, by: Strategy, snapshot: Mapping[str, Any]) -> list
     position = dict(schedule.state_dict()) if schedule is not None else None
     epoch_id, tensors, states = context.epoch_id, snapshot['tensors'], snapshot['states']
     _forget(context, origin, tensors)
-    _store(context, tensors)
+    store_tensors(context, tensors)
     context.train_program, context.eval_program = (
         clone_program(origin.train_program),
         clone_program(origin.eval_program),
@@ -114,7 +112,7 @@ def go_back(context: Context, by: Strategy, snapshot: Mapping[str, Any]) -> list
         one.load_state_dict(states[name])
     context.replay(context.journal[:known], origin.strategies)
     context.epoch_id = epoch_id
-    _store(context, tensors)
+    store_tensors(context, tensors)
     for one in rest.values():
         one.on_restored(context)
     present = getattr(context.train_program, 'lr_scheduler', None)
@@ -131,19 +129,9 @@ def _origin(context: Context) -> _Origin:
     return found
 
 
-def _store(context: Context, tensors: Mapping[str, Any]) -> None:
-    for name, array in tensors.items():
-        store_array(context.scope, name, array, context.place)
-
-
-def _tensor_names(program: Any, context: Context) -> list[str]:
-    return TrainingState(program, context.scope, {}, {}, False).names()
-
-
 def _forget(context: Context, origin: _Origin, tensors: Mapping[str, Any]) -> None:
     """Remove what the snapshot does not have: records of later cuts, and optimizer state of other shapes."""
-    names = {*_tensor_names(context.train_program, context), *_tensor_names(origin.train_program, context)}
-    for program in (context.train_program, context.eval_program):
-        for var in GraphWrapper(program).all_parameters():
-            names.update(record_name(var.name(), axis) for axis in range(len(var.shape())))
+    programs = (context.train_program, origin.train_program)
+    names = {name for program in programs for name in tensor_names(program, context.scope)}
+    names.update(record_names(context))
     context.scope.erase([name for name in names.difference(tensors) if context.scope.find_var(name) is not None])
