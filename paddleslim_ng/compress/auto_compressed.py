@@ -81,7 +81,8 @@ class AutoCompressed:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as what JSON can hold."""
         costs = {
-            label: {key: getattr(one, name) for key, name in _COSTS.items()} for label, one in self.figures.items()
+            label: {title.lower(): getattr(one, name) for title, name in _COSTS.items()}
+            for label, one in self.figures.items()
         }
         return {
             'files': {label: str(path) for label, path in self.files.items()},
