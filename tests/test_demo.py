@@ -10,7 +10,7 @@ from tests.demo_scripts import demo
 
 
 def test_demo_prunes_and_writes_its_report(tmp_path: Path, ir: str) -> None:
-    flags = ['--scale', '0.125', '--epochs', '2', '--tune-epochs', '1', '--params', '2', '--loss', '0.95']
+    flags = ['--scale', '0.125', '--epochs', '1', '--tune-epochs', '1', '--params', '2', '--loss', '0.95']
     output = demo('prune_by_sensitivity', '--output', str(tmp_path), *flags, folder=tmp_path)
     assert f'{ir} programs' in output
     assert 'pruned equals masked' in output
