@@ -186,7 +186,7 @@ def test_checkpoints_of_another_job_change_nothing(tmp_path: Path) -> None:
     # The same names, and networks that the checkpoint does not fit.
     for wrong, message in (
         (JobNet(paddle.optimizer.Momentum(0.1)), 'another program'),
-        (JobNet(width=24), r"'conv1' had the shape \[16, 2, 3, 3\] before the job, and has \[24"),
+        (JobNet(width=24), r'had the shape \[16.* before the job, and has \[24'),
     ):
         before = {name: wrong.value(name) for name in before}
         compressor = wrong.compressor(checkpoint_path=tmp_path, epoch=4)
