@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,8 @@ MODEL: Final = 'model'
 _REPORT: Final = 'report.html'
 # What a strategy may have written that computes with integers on this machine, the first that is there.
 _INTEGERS: Final = ('int8', 'inference')
+# The engine that runs every model.
+_EVERYWHERE: Final = 'plain'
 
 
 class Timing(NamedTuple):
@@ -83,12 +86,13 @@ def deliver(
     }
     paths = {COMPRESSED: folder / MODEL, **{label: made.prefix for label, made in integers.items()}}
     metrics = {GIVEN: dict(before), **{label: _metrics(job, path) for label, path in paths.items()}}
+    measured = _times(job, paths, timing) if timing is not None else None
     made = AutoCompressed(
         model,
         models,
-        figures,
+        _with_latencies(figures, measured) if measured is not None else figures,
         metrics,
-        _times(job, paths, timing) if timing is not None else None,
+        measured,
         result,
         folder / _REPORT,
         Path(str(compressor.checkpoint_path)),
@@ -135,3 +139,9 @@ def _times(job: SavedModelJob, paths: Mapping[str, Path], timing: Timing) -> Mea
         repeats=timing.repeats,
         interpreter=timing.interpreter,
     )
+
+
+def _with_latencies(figures: Mapping[str, ModelFigures], measured: Measurement) -> dict[str, ModelFigures]:
+    """Return figures with the times of the engine that runs every model."""
+    found = {row.model: row.latency for row in measured.rows if row.engine == _EVERYWHERE}
+    return {label: replace(one, latency=found.get(label)) for label, one in figures.items()}

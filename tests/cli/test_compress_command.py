@@ -70,6 +70,7 @@ def test_a_job_that_was_interrupted(
     assert code == 0, err
     assert text.startswith(f'went on from {out / "checkpoints"}: epoch 1, 0 batches done')
     assert 'int8 on Paddle Inference without oneDNN' in text and 'model.nb for Paddle Lite' in text
+    assert 'turn by turn' in (out / 'report.html').read_text()
     files = ['model.pdiparams', 'int8.pdiparams', 'inference/model.pdiparams', 'mobile/model.nb', 'sensitivities.json']
     assert all((out / name).is_file() for name in [*files, 'report.html'])
     # Again, for machines; every tenth sample has been kept to measure on.

@@ -89,18 +89,14 @@ def test_pruned_distilled_quantized_and_gone_on_with(given: Path, tmp_path: Path
     assert not np.array_equal(integers, compressed)
     assert made.before.file_bytes is not None and made.before.file_bytes > (made.after.file_bytes or 0) > 1000
     assert 'FLOPs' in str(made) and made.report.read_text().count('agreement')
-    # Killed in epoch 7, when both strategies have acted, and called again; then once more, when it is done.
+    # Interrupted in epoch 7, when both strategies have acted, and called again.
     with pytest.raises(DataError, match='failed at batch 3'):
         compress(given, tmp_path / 'again', train=_failing(38), measured=False)
     assert not (tmp_path / 'again' / 'model.pdiparams').exists()
-    for went_on in ((7, 0), (10, 0)):
-        paddle.disable_static()  # as scripts begin that build nothing themselves
-        again = compress(given, tmp_path / 'again', measured=False)
-        assert paddle.in_dynamic_mode()
-        paddle.enable_static()
-        assert again.went_on == went_on and len(again.result.records) == 10
-        for name in ('model.pdiparams', 'int8.pdiparams'):
-            assert (tmp_path / 'again' / name).read_bytes() == (tmp_path / 'out' / name).read_bytes()
+    again = compress(given, tmp_path / 'again', measured=False)
+    assert again.went_on == (7, 0) and len(again.result.records) == 10
+    for name in ('model.pdiparams', 'int8.pdiparams'):
+        assert (tmp_path / 'again' / name).read_bytes() == (tmp_path / 'out' / name).read_bytes()
     # Another job in the same folder.
     other = {**JOB, 'compressor': {**JOB['compressor'], 'epoch': 11}}
     with pytest.raises(ConfigError, match='compressor.epoch is 10 there and 11 here'):
@@ -129,11 +125,11 @@ class _failing:
             yield item
 
 
-def test_integers_alone_with_a_metric_and_times(given: Path, tmp_path: Path) -> None:
-    made = compress(given, tmp_path / 'out', POST, eval_function=accuracy, engines=['plain'], repeats=3)
+def test_integers_alone_with_a_metric(given: Path, tmp_path: Path) -> None:
+    made = compress(given, tmp_path / 'out', POST, eval_function=accuracy, measured=False)
     assert made.metrics['given']['metric'] == made.metrics['compressed']['metric']
     assert 0 <= made.metrics['int8']['metric'] <= 1
-    assert made.verdict and 'int8' in str(made.measured) and 'Latency' in made.report.read_text()
+    assert not made.verdict and 'turn by turn' not in made.report.read_text()
     before = outputs(given / 'model')
     assert np.abs(outputs(tmp_path / 'out' / 'int8') - before).max() < 0.1 * np.abs(before).max()
     assert json.loads(json.dumps(made.as_dict()))['models']['int8']['metric'] == made.metrics['int8']['metric']
@@ -154,7 +150,7 @@ def _of_itself(given: Path) -> dict[str, Any]:
 def _of_another(given: Path) -> dict[str, Any]:
     node, names = _node(given), {'teacher_model_filename': 'model', 'teacher_params_filename': 'model'}
     teacher = {'loss': 'l2', 'node': [f'teacher_{node}', node], 'teacher_model_dir': str(given), **names}
-    return {'Distillation': teacher, 'TrainConfig': {'epochs': 2, 'learning_rate': 0.01, 'origin_metric': 0.0}}
+    return {'Distillation': teacher, 'TrainConfig': {'epochs': 2, 'learning_rate': 0.01}}
 
 
 def _of_several(given: Path) -> dict[str, Any]:
@@ -163,11 +159,11 @@ def _of_several(given: Path) -> dict[str, Any]:
     folders = [str(given / 'model'), str(given / 'model')]
     return {
         'MultiTeacherDistillation': {**teachers, 'teacher_model_dir': folders},
-        'TrainConfig': {'epochs': 2, 'learning_rate': 0.01},
+        'TrainConfig': {'epochs': 2, 'learning_rate': 0.01, 'origin_metric': 0.0},
     }
 
 
-@pytest.mark.parametrize('teaching', [_of_itself, _of_another, _of_several])
+@pytest.mark.parametrize('teaching', [_of_itself, pytest.param(_of_another, marks=pytest.mark.full), _of_several])
 def test_files_of_paddleslim(
     given: Path, teaching: Callable[[Path], dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +181,7 @@ def test_files_of_paddleslim(
         )
     else:
         assert len(losses) == 2 and losses[1] < losses[0]
-    assert ('origin_metric says 0' in caplog.text) is (teaching is _of_another)
+    assert ('origin_metric says 0' in caplog.text) is (teaching is _of_several)
     # What the files compute, by Paddle's own executor.
     model_of = load_inference_model(tmp_path / 'out' / 'int8', scope := paddle.static.Scope())
     image, label = next(iter(batches(1, 9, 16)))
