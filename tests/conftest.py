@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     bad = [item.nodeid for item in items if ' at 0x' in item.nodeid]
     if bad:
         raise pytest.UsageError(f'give these tests ids that are the same in every process: {bad}')
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end, and rounds too early: 8 % of the processor time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 class Fresh(NamedTuple):
