@@ -111,7 +111,7 @@ class Reader:
         Args:
             program: has the inputs.
             skip: batches to read past, unchecked.
-            skipped: called once they are behind; not where a thread reads ahead, in the midst of whose work it would come.
+            skipped: called once they are behind; not where a thread reads ahead, in whose midst it would come.
 
         Raises:
             DataError: the source fails (chained) or is empty, or a batch does not fit; named by its number from 1.
