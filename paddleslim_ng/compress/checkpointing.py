@@ -104,13 +104,19 @@ class JobCheckpoints:
 
         Raises:
             ConfigError: a strategy's state or a kept value is no plain value.
-            OSError: the file cannot be written; older ones remain.
+            CheckpointError: the file cannot be written; older ones remain.
         """
         present = (self._context.train_program, len(self._context.journal))
         if self._built is None or self._built[0] is not present[0] or self._built[1] != present[1]:
             self._checkpoints = self._build()
         self._serial += 1
-        return self._checkpoints.save(self._serial, position._asdict())
+        try:
+            return self._checkpoints.save(self._serial, position._asdict())
+        except OSError as error:
+            raise CheckpointError(
+                f'the checkpoint after {position.batch} batches of epoch {position.epoch} cannot be written to '
+                f'{self._folder}: {error}; the earlier ones are kept'
+            ) from error
 
     def restore(self) -> Position | None:
         """Bring programs, scope, strategies, trainer and generators to the newest undamaged checkpoint.

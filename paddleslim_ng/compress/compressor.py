@@ -17,6 +17,7 @@ from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.preparation import prepare_programs, require_parameters
 from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.rollback import remember_origin
+from paddleslim_ng.compress.scope_before import ScopeBefore
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.compress.trainer import Trainer
 from paddleslim_ng.compress.trainer_options import TrainerOptions
@@ -232,8 +233,8 @@ class Compressor:
     def run(self) -> CompressionResult:
         """Run the job, or go on with it where ``checkpoint_path`` holds a checkpoint of it.
 
-        Everything that a strategy, reader or hook raises comes through; checkpoints stay. Paddle is in static mode
-        meanwhile, and in that of the programs' IR.
+        Everything that a strategy, reader or hook raises comes through; checkpoints stay. What fails before a batch has
+        been read leaves the scope as it was. Paddle is in static mode meanwhile, and in that of the programs' IR.
 
         Raises:
             ConfigError: something is missing, or a job without checkpoints is run a second time.
@@ -264,6 +265,15 @@ class Compressor:
         self._ran = True
         for strategy in self.strategies.values():
             strategy.has_run = True
+        before = ScopeBefore(context)
+        try:
+            return self._run_from(before)
+        except BaseException:
+            before.put_back()
+            raise
+
+    def _run_from(self, before: ScopeBefore) -> CompressionResult:
+        context, epochs = self.context, self.epochs()
         prepare_programs(context, epochs, self.init_model)
         context.epoch = epochs
         remember_origin(context, self.strategies)
@@ -272,7 +282,9 @@ class Compressor:
             raise ConfigError(f'trainer(context, options) returned {trainer!r}, which is no slim.compress.Trainer')
         checkpoints = self._checkpoints(trainer)
         position = checkpoints.restore() if checkpoints is not None else None
-        job = JobCallbacks(context, list(self.strategies.values()), checkpoints, self.checkpoint_every)
+        job = JobCallbacks(
+            context, list(self.strategies.values()), checkpoints, self.checkpoint_every, started=before.forget
+        )
         self._train(trainer, job, position)
         return self._result(trainer)
 

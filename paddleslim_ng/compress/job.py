@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from paddleslim_ng.compress.checkpointing import JobCheckpoints, Position
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.observer import Observer
@@ -20,13 +22,20 @@ class JobCallbacks(Observer):
         strategies: in the order of their calls.
         checkpoints: where to save; nowhere where None.
         every: batches between two checkpoints within an epoch.
+        started: called when a batch is there to train with, or training is over without one.
     """
 
     def __init__(
-        self, context: Context, strategies: list[Strategy], checkpoints: JobCheckpoints | None, every: int | None
+        self,
+        context: Context,
+        strategies: list[Strategy],
+        checkpoints: JobCheckpoints | None,
+        every: int | None,
+        started: Callable[[], None],
     ) -> None:
         self._context, self._strategies = context, strategies
         self._checkpoints, self._every = checkpoints, every
+        self._started = started
 
     def compression_begin(self) -> None:
         """Before the first epoch of a job."""
@@ -41,6 +50,7 @@ class JobCallbacks(Observer):
 
     def batch_begin(self) -> None:
         """Before a training step."""
+        self._started()
         for strategy in self._strategies:
             strategy.on_batch_begin(self._context)
 
@@ -57,6 +67,7 @@ class JobCallbacks(Observer):
 
     def epoch_end(self) -> None:
         """After an epoch's training and evaluation."""
+        self._started()
         for strategy in self._strategies:
             strategy.on_epoch_end(self._context)
 

@@ -23,7 +23,7 @@ from paddleslim_ng.errors import ConfigError, nearest_names
 if TYPE_CHECKING:
     from paddleslim_ng.compress.strategy import Strategy
 
-__all__ = ['JobPrograms', 'raw_program']
+__all__ = ['JobPrograms', 'persistable_names', 'raw_program']
 
 
 class JobPrograms:
@@ -76,6 +76,7 @@ class JobPrograms:
         self.epoch_id = 0
         self.journal: list[JournalEntry] = []
         self.generation = 0
+        self.left_behind: set[str] = set()  # names of tensors of programs that others have replaced
         self.replayed: JournalEntry | None = None
         self._replays = 0
 
@@ -183,10 +184,17 @@ class JobPrograms:
         watched = named_variables(fetches, train, 'train_fetch_list')
         named_variables(self.train_feed_list, train, 'train_feed_list')
         named_variables([*self.eval_feed_list, *self.eval_fetch_list], evaluated, 'the evaluation lists')
+        self.left_behind.update(persistable_names(self.train_program, self.eval_program))
         self.train_program, self.eval_program, self.train_fetch_list = train, evaluated, watched
         if self.replayed is None:
             self.journal.append(JournalEntry(by.name, self.epoch_id, dict(note or {})))
             self.generation += 1
+
+
+def persistable_names(*programs: Any) -> set[str]:
+    """Return the names of everything in programs that outlasts a step."""
+    graphs = [GraphWrapper(program) for program in programs]
+    return {var.name() for graph in graphs for var in graph.vars() if var.is_parameter() or var.persistable()}
 
 
 def raw_program(given: Any, role: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paddleslim_ng.compress.best_so_far import BestSoFar, monitored_value
+from paddleslim_ng.compress.common_batches import common_batches
 from paddleslim_ng.compress.context import Context
 from paddleslim_ng.compress.evaluation import as_numbers
 from paddleslim_ng.compress.global_generators import GlobalGenerators
@@ -196,7 +197,8 @@ class Trainer:
             context.loss_name()  # a missing loss is told before a step, where no hook gives another one
         reader.set_epoch(context.epoch_id)
         present = self._generators.go_back() if done else None
-        feeds = reader.feeds(context.train_program, done, None if present is None else present.put_back)
+        own = reader.feeds(context.train_program, done, None if present is None else present.put_back)
+        feeds = common_batches(own, context.ranks, reader.role, done)
         with progress_bar(context, reader.length(), done, self.options.progress) as bar:
             for index, feed in enumerate(feeds, done):
                 context.batch_id = index
