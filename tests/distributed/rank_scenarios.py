@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import paddle
 from paddle.distributed import fleet
 
 import paddleslim_ng as slim
+from paddleslim_ng.compress.common_batches import common_batches
 from paddleslim_ng.core import GraphWrapper, load_array
 from paddleslim_ng.core.insertion import Insertion
 from paddleslim_ng.distributed.collectives import all_reduce, together
-from paddleslim_ng.errors import DistributedError, SlimError
+from paddleslim_ng.errors import DataError, DistributedError, SlimError
 from tests.distributed import nets
 
 FOLDER = Path(sys.argv[1])
@@ -43,6 +45,27 @@ def exchange(ranks: Any) -> Any:
         'mean': ranks.mean(np.array([[1.0 + ranks.rank, 0.1]])).tolist(),
         'nothing': [ranks.broadcast(b'' if ranks.rank == 0 else None).hex(), ranks.stack(np.zeros([0, 3])).shape],
     }
+
+
+def uneven(ranks: Any) -> Any:
+    """Readers of the same length, of different lengths, and one that fails on rank 1 alone."""
+
+    def read(count: int, fails: bool = False) -> Any:
+        taken = 0
+
+        def feeds() -> Iterator[Any]:
+            yield from ({'x': np.zeros(1)} for _ in range(count))
+            if fails:
+                raise DataError('the disk of rank 1 is gone')
+
+        try:
+            for _ in common_batches(feeds(), ranks, 'train_reader'):
+                taken += 1
+        except SlimError as error:
+            return [taken, f'{type(error).__name__}: {error}']
+        return [taken, '']
+
+    return [read(3), read(2 + ranks.rank), read(2, ranks.rank == 1)]
 
 
 def fleet_exchange(ranks: Any) -> Any:
@@ -308,6 +331,7 @@ def main() -> None:
     found: dict[str, Any] = {'fleet': [fleet.worker_index(), fleet.worker_num()]}
     for scenario in (
         exchange,
+        uneven,
         fleet_exchange,
         half_precision,
         masked_training,

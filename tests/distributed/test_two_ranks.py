@@ -57,6 +57,15 @@ def test_exchanges(found: list[Any]) -> None:
         assert one['exchange']['nothing'] == ['', [2, 0, 3]]
 
 
+def test_a_rank_without_a_batch_is_an_error_on_all(found: list[Any]) -> None:
+    more = 'DistributedError: train_reader has 2 batches on the ranks [0], and more on the others: every rank needs as'
+    failed = ['DistributedError: train_reader failed at batch 3 on the ranks [1]', 'DataError: the disk of rank 1']
+    for rank, one in enumerate(found):
+        assert one['uneven'][0] == [3, '']
+        assert [taken for taken, _ in one['uneven']] == [3, 2, 2]
+        assert one['uneven'][1][1].startswith(more) and one['uneven'][2][1].startswith(failed[rank])
+
+
 def test_exchanges_of_fleet_do_something(found: list[Any]) -> None:
     for one in found:
         exchange = one['fleet_exchange']
