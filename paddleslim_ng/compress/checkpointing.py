@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.job_folder import changes_between, plain_record
 from paddleslim_ng.compress.job_tensors import beside, store_tensors
 from paddleslim_ng.compress.journal import pack_journal, unpack_journal
 from paddleslim_ng.compress.strategy import Strategy
@@ -40,8 +42,11 @@ class Position(NamedTuple):
 class _JobState:
     """What a job has beside the training program's tensors, its schedule and random generators."""
 
-    def __init__(self, context: Context, strategies: Mapping[str, Strategy], trainer: Trainer) -> None:
+    def __init__(
+        self, context: Context, strategies: Mapping[str, Strategy], trainer: Trainer, settings: Mapping[str, Any]
+    ) -> None:
         self._context, self._strategies, self._trainer = context, strategies, trainer
+        self.settings = plain_record(settings)
         # What strategies cut has the shapes of the checkpoint, from whatever network it came.
         self.first_shapes = {var.name(): list(var.shape()) for var in context.train_graph.all_parameters()}
 
@@ -50,6 +55,7 @@ class _JobState:
             'strategies': {name: _packed(strategy) for name, strategy in self._strategies.items()},
             'journal': pack_journal(self._context.journal),
             'first_shapes': self.first_shapes,
+            'settings': self.settings,
             'context': self._context.state_dict(),
             'trainer': self._trainer.state_dict(),
             'beside': beside(self._context),
@@ -74,13 +80,21 @@ class JobCheckpoints:
         strategies: by name.
         trainer: its loop.
         keep: number of checkpoints kept.
+        settings: of configurations, see :func:`~paddleslim_ng.compress.job_record`; the log tells where a checkpoint
+            was written with others.
     """
 
     def __init__(
-        self, folder: str | Path, context: Context, strategies: Mapping[str, Strategy], trainer: Trainer, keep: int = 2
+        self,
+        folder: str | Path,
+        context: Context,
+        strategies: Mapping[str, Strategy],
+        trainer: Trainer,
+        keep: int = 2,
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._folder, self._context, self._strategies = Path(folder), context, strategies
-        self._job = _JobState(context, strategies, trainer)
+        self._job = _JobState(context, strategies, trainer, settings)
         self._keep = keep
         self._serial = 0
         self._built: tuple[Any, int] | None = None
@@ -131,6 +145,7 @@ class JobCheckpoints:
         if found is None:
             return None
         self._check(found)
+        self._tell_changes(found)
         context = self._context
         programs = (context.train_program, context.eval_program, context.train_fetch_list)
         former = self._former({**found.tensors, **found.state['states'][_JOB]['beside']})
@@ -169,6 +184,16 @@ class JobCheckpoints:
             strategy.on_restored(context)
         _LOG.info('going on from %s, epoch %d after %d batches', self._folder, position.epoch, position.batch)
         return position
+
+    def _tell_changes(self, found: Snapshot) -> None:
+        former, form = found.state['states'][_JOB]['settings'], '{key} was {former!r} and is {present!r}'
+        changes = changes_between(former, self._job.settings, form)
+        if changes:
+            _LOG.warning(
+                'the configuration has changed since the checkpoint in %s: %s. What was done before stays as it is',
+                self._folder,
+                changes,
+            )
 
     def _check(self, found: Snapshot) -> None:
         """Raise where the checkpoint was written by a job with other strategies, or of another network."""

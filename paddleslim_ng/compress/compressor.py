@@ -168,6 +168,7 @@ class Compressor:
         self.keep_checkpoints = keep_checkpoints
         self.options = options if options is not None else TrainerOptions()
         self._trainer_factory = trainer
+        self._settings: dict[str, Any] = {}
         self._ran = False
 
     def add_strategy(self, strategy: Strategy, name: str | None = None) -> Strategy:
@@ -213,6 +214,7 @@ class Compressor:
         """
         from paddleslim_ng.compress.configuration import CompressionConfig, load_config
         from paddleslim_ng.compress.configured import apply_settings, batches_of_epoch
+        from paddleslim_ng.compress.job_folder import job_record
 
         config = source if isinstance(source, CompressionConfig) else load_config(source, epochs=self.epoch)
         if config.saved_model is not None and config.saved_model.batches is not None:
@@ -222,6 +224,7 @@ class Compressor:
         if taken:
             raise ConfigError(f'there is a strategy {taken[0]!r} already')
         apply_settings(config.compressor, self)
+        self._settings.update(job_record(config))
         for strategy in strategies:
             self.add_strategy(strategy)
         return self
@@ -291,7 +294,9 @@ class Compressor:
     def _checkpoints(self, trainer: Trainer) -> JobCheckpoints | None:
         if self.checkpoint_path is None:
             return None
-        return JobCheckpoints(self.checkpoint_path, self.context, self.strategies, trainer, self.keep_checkpoints)
+        return JobCheckpoints(
+            self.checkpoint_path, self.context, self.strategies, trainer, self.keep_checkpoints, self._settings
+        )
 
     def _train(self, trainer: Trainer, job: JobCallbacks, position: Position | None) -> None:
         """Train from where a checkpoint has been restored, or from the beginning."""

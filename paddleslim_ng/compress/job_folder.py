@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from paddleslim_ng.compress.configuration import CompressionConfig
 
-__all__ = ['JobFolder', 'job_record', 'model_digest']
+__all__ = ['JobFolder', 'changes_between', 'job_record', 'model_digest', 'plain_record']
 
 _RECORD: Final = 'job.json'
 # Keys of the section `compressor`, and options of strategies, that name what a job writes.
@@ -78,17 +78,12 @@ class JobFolder:
         if not file.exists():
             return
         try:
-            kept = dict(_leaves(json.loads(file.read_text('utf-8'))))
+            kept = json.loads(file.read_text('utf-8'))
         except (ValueError, OSError) as error:
             raise CheckpointError(f'{file}, which says what job the folder belongs to, is damaged: {error}') from error
-        present = dict(_leaves(json.loads(_text(record))))
-        other = [key for key in {**kept, **present} if kept.get(key) != present.get(key)]
+        other = changes_between(kept, plain_record(record), '{key} is {former!r} there and {present!r} here')
         if other:
-            said = [f'{key} is {kept.get(key)!r} there and {present.get(key)!r} here' for key in other[:_LISTED]]
-            more = f', and {len(other) - _LISTED} more differ' if len(other) > _LISTED else ''
-            raise ConfigError(
-                f'{self.path} holds another job: {"; ".join(said)}{more}. Give another folder, or remove this one'
-            )
+            raise ConfigError(f'{self.path} holds another job: {other}. Give another folder, or remove this one')
 
     def claim(self, record: Mapping[str, Any]) -> None:
         """Write down which job the folder belongs to; it is made where it is missing."""
@@ -103,6 +98,26 @@ def job_record(config: CompressionConfig, **further: Any) -> dict[str, Any]:
         for name, one in config.instances.items()
     }
     return {**further, 'compressor': config.compressor.model_dump(), 'plugins': plugins}
+
+
+def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as it is read from a file."""
+    return dict(json.loads(_text(record)))
+
+
+def changes_between(former: Mapping[str, Any], present: Mapping[str, Any], form: str) -> str:
+    """Return in words where two plain records differ, the first few keys by name; nothing where they do not.
+
+    Args:
+        former: as it was written.
+        present: to compare with it.
+        form: of a key's text, with the fields ``key``, ``former`` and ``present``.
+    """
+    old, new = dict(_leaves(former)), dict(_leaves(present))
+    other = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    said = [form.format(key=key, former=old.get(key), present=new.get(key)) for key in other[:_LISTED]]
+    more = f', and {len(other) - _LISTED} more differ' if len(other) > _LISTED else ''
+    return '; '.join(said) + more
 
 
 def model_digest(files: ModelFiles) -> str:
@@ -133,7 +148,7 @@ def _text(record: Mapping[str, Any]) -> str:
 
 def _leaves(value: Any, key: str = '') -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings with dotted keys."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, Mapping) and value:
         for name, item in value.items():
             yield from _leaves(item, f'{key}.{name}' if key else name)
     else:

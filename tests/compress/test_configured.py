@@ -56,7 +56,7 @@ def test_a_file_may_leave_the_epochs_to_the_constructor() -> None:
         JobNet().compressor(epoch=2).config(settings)
 
 
-def test_a_file_drives_the_job(tmp_path: Path) -> None:
+def test_a_file_drives_the_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / 'compress.yaml'
     file.write_text(YAML.format(folder=tmp_path / 'checkpoints'))
     net = JobNet(minimize=False)
@@ -68,6 +68,13 @@ def test_a_file_drives_the_job(tmp_path: Path) -> None:
     assert len(list((tmp_path / 'checkpoints').iterdir())) == 3
     assert 'multiply-accumulates, where 10 are allowed' in result.exceeded[0]
     assert net.value('conv1').shape[0] < 16 and (net.value('conv2') == 0).mean() > 0.3
+
+    file.write_text(file.read_text().replace('ratio: 0.5', 'ratio: 0.6'))
+    told = 'has changed since the checkpoint'
+    assert told not in caplog.text
+    again = JobNet(minimize=False).compressor(options=TrainerOptions(eval_epoch=3)).config(file).run()
+    assert again.records == result.records
+    assert told in caplog.text and 'plugins.sparse.ratio was 0.5 and is 0.6. What was done' in caplog.text
 
 
 def test_a_program_that_is_built_anew_finds_the_schedule_where_the_job_is(tmp_path: Path) -> None:
