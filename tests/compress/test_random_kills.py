@@ -72,7 +72,7 @@ CASES = [
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(('name', 'form'), CASES, ids='-'.join)
+@pytest.mark.parametrize(('name', 'form'), CASES)
 def test_a_job_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, name: str, form: str) -> None:
     draw = random.Random(f'{name} {form}')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
