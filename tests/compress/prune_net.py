@@ -19,12 +19,17 @@ from tests.compress.job_net import ALONE
 class PruneNet:
     """Four convolutions, of which two are added; what ``conv_idle`` computes counts for little.
 
+    Args:
+        seed: of its weights.
+        optimizer: momentum where None.
+        depthwise: put a depthwise convolution behind the first one.
+
     Attributes:
         calls: how often the metric was measured outside of the evaluations of epochs.
         values: what the metric says instead, one after the other.
     """
 
-    def __init__(self, seed: int = 3, optimizer: Any = None) -> None:
+    def __init__(self, seed: int = 3, optimizer: Any = None, *, depthwise: bool = False) -> None:
         self.main, startup, self.scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
         self.exe = Executor()
         paddle.seed(seed)
@@ -32,6 +37,8 @@ class PruneNet:
             x = paddle.static.data('x', [-1, 3, 6, 6], 'float32')
             y = paddle.static.data('y', [-1, 8], 'float32')
             first = F.relu(_conv('conv_a', 3, 32, padding=1)(x))
+            if depthwise:
+                first = F.relu(_conv('conv_groups', 32, 32, padding=1, groups=32)(first))
             idle = F.relu(_conv('conv_idle', 3, 48, padding=1)(x))
             joined = paddle.concat([first, idle], 1)
             added = F.relu(_conv('conv_b', 80, 48)(joined) + _conv('conv_c', 80, 48)(joined))

@@ -10,7 +10,13 @@ import paddle
 import pytest
 
 from paddleslim_ng.compress import Compressor, Strategy
-from paddleslim_ng.compress.strategies import GMPStrategy, GreedyPruneStrategy, SensitivePruneStrategy
+from paddleslim_ng.compress.strategies import (
+    GMPStrategy,
+    GreedyPruneStrategy,
+    SensitivePruneStrategy,
+    UniformPruneStrategy,
+)
+from paddleslim_ng.prune import save_model
 from tests.compress.interruptions import NOWHERE, Interrupted, Point, at_points, run_until, whole_runs
 from tests.compress.job_net import JobNet, batches, same
 from tests.compress.prune_net import PruneNet
@@ -52,9 +58,21 @@ def gmp(folder: Path) -> tuple[Compressor, list[Strategy]]:
     return compressor, [GMPStrategy(ratio=0.8, pruning_steps=1, pruning_iterations=14, regrowth=False), cut]
 
 
+def pruned_before(folder: Path) -> tuple[Compressor, list[Strategy]]:
+    """It begins with a model that has lost channels, and groups of a convolution, and loses more."""
+    if not (folder / 'start').exists():
+        first = PruneNet(optimizer=adam(), depthwise=True)
+        cut = UniformPruneStrategy(channel_ratios={'conv_a': 0.5}, round_to=1)
+        save_model(None, first.run(cut, epoch=1).train_program, folder / 'start', scope=first.scope)
+    net = PruneNet(seed=4, optimizer=adam(), depthwise=True)
+    cut = UniformPruneStrategy(1, channel_ratios={'conv_a': 0.25, 'conv_b': 0.25}, round_to=1)
+    return net.compressor(epoch=3, init_model=folder / 'start'), [cut]
+
+
 JOBS: dict[str, tuple[Callable[[Path], tuple[Compressor, list[Strategy]]], list[Point]]] = {
     'sensitive': (sensitive, [('batch_begin', 2, 1), ('batch_end', 0, 0)]),
     'greedy': (greedy, [('batch_begin', 3, 1), ('batch_end', 1, 0), ('batch_end', 4, 0)]),
+    'pruned before': (pruned_before, [('batch_begin', 2, 1), ('batch_end', 0, 0)]),
     'gmp': (gmp, [('batch_begin', 3, 1), ('batch_end', 1, 2)]),
 }
 
@@ -83,6 +101,8 @@ def test_what_the_jobs_do(whole: Callable[[str], dict[str, Any]]) -> None:
     found = whole('greedy')
     assert found['journal'].tolist() == ['GMPStrategy 0', 'GreedyPruneStrategy 0']
     assert (found['conv_b'] == 0).mean() > 0.1 and 0.1 in found['metric agree']
+    found = whole('pruned before')
+    assert [found[name].shape[0] for name in ('conv_a', 'conv_groups', 'conv_b')] == [12, 12, 36]
     found = whole('gmp')
     assert found['journal'].tolist() == ['GMPStrategy 0', 'SensitivePruneStrategy 2']
     assert found['conv1_mask'].shape == found['conv1'].shape and found['conv1'].shape[0] < 16
