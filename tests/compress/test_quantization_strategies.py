@@ -22,6 +22,7 @@ from paddleslim_ng.core import Executor, GraphWrapper, load_array
 from paddleslim_ng.errors import ConfigError
 from paddleslim_ng.quant import float_program, quant_aware, spec_of
 from paddleslim_ng.quant.aware_records import recorded
+from paddleslim_ng.quant.trial_log import TrialLog
 from paddleslim_ng.runtime import load_inference_model
 from tests.compress.interruptions import NOWHERE, Interrupted, Point, at_points, run_until, whole_runs
 from tests.compress.job_net import JobNet, batches, same, tensors
@@ -179,13 +180,44 @@ def test_after_training_with_learned_rounding() -> None:
     assert strategy.models == {}
 
 
-def test_after_training_by_a_search(tmp_path: Path) -> None:
+def test_after_training_by_a_search_that_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = QuantizationSearch(algo=['abs_max', 'hist'], bias_correction=[False], batch_nums=[1, 3], trials=3)
-    path = tmp_path / 'int8' / 'model'
-    strategy = PostTrainingQuantStrategy(search=options, int8_model_save_path=str(path))
+    saved: list[int] = []
+
+    def save(log: TrialLog) -> None:
+        write(log)
+        saved.append(len(log.trials))
+        if saved == [1, 2]:
+            raise KeyboardInterrupt
+
+    def search(folder: Path) -> Any:
+        strategy = PostTrainingQuantStrategy(search=options, int8_model_save_path=str(folder / 'int8' / 'model'))
+        run(JobNet(), strategy, epoch=1, checkpoint_path=folder / 'checkpoints')
+        assert not (folder / 'int8' / 'model.search').exists()
+        return strategy.quantized
+
+    write = TrialLog.save
+    whole = search(tmp_path / 'whole')
+    monkeypatch.setattr(TrialLog, 'save', save)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / 'parts')
+    found = search(tmp_path / 'parts')
+    assert saved == [1, 2, 3]
+    assert [(trial.options, trial.loss) for trial in found.trials] == [
+        (trial.options, trial.loss) for trial in whole.trials
+    ]
+    model, computed = outputs(tmp_path / 'parts' / 'int8' / 'model')
+    assert computed.shape == (8, 4)
+    np.testing.assert_array_equal(computed, outputs(tmp_path / 'whole' / 'int8' / 'model')[1])
+
+
+def test_a_search_of_another_network_is_not_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = QuantizationSearch(algo=['abs_max'], bias_correction=[False], batch_nums=[1, 1], trials=1)
+    (tmp_path / 'model.search' / 'quantized').mkdir(parents=True)
+    (tmp_path / 'model.search' / 'quantized' / 'model.search.json').write_text('{}')
+    strategy = PostTrainingQuantStrategy(search=options, int8_model_save_path=str(tmp_path / 'model'))
     run(JobNet(), strategy, epoch=1)
-    assert strategy.quantized is not None and len(strategy.quantized.trials) == 3
-    assert outputs(path)[1].shape == (8, 4)
+    assert 'the search starts anew' in caplog.text and outputs(tmp_path / 'model')[1].shape == (8, 4)
 
 
 def test_integers_are_made_once() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from paddleslim_ng.compress.strategies.saved_files import (
     ModelPaths,
     evaluation_feeds,
     evaluation_model,
+    search_folder,
     train_feeds,
     write_models,
 )
 from paddleslim_ng.compress.strategy import Strategy
 from paddleslim_ng.core import GraphWrapper
-from paddleslim_ng.errors import ConfigError
+from paddleslim_ng.errors import CheckpointError, ConfigError
 from paddleslim_ng.quant import (
     ExportedModel,
     Learning,
@@ -78,7 +79,8 @@ class PostTrainingQuantStrategy(Strategy):
             ``region_weights_names`` and ``simulate_activation_quant``.
         search: options to choose from, an object with ``algo``, ``bias_correction``, ``weight_quantize_type``,
             ``hist_percent``, ``batch_nums`` and ``trials``; the quantized model nearest to the float one on the
-            evaluation data is taken.
+            evaluation data is taken. Its trials lie beside the first file that is written, in a folder whose name ends
+            in ``.search``, until the search is done: one that was interrupted goes on.
 
     Attributes:
         quantized: what :func:`slim.quant.quantize_model` or :func:`slim.quant.quant_post_hpo` returned; None before.
@@ -207,11 +209,12 @@ class PostTrainingQuantStrategy(Strategy):
         feeds = list(train_feeds(context, model, max(space.batch_nums)))
         compared = list(evaluation_feeds(context, model)) if context.eval_reader is not None else None
         kinds = ['conv2d', 'depthwise_conv2d', 'mul'] if self.quantize_op_types is None else self.quantize_op_types
-        with tempfile.TemporaryDirectory() as folder:
+        with search_folder(self.paths) as folder:
             source, target = Path(folder, 'float', 'model'), Path(folder, 'quantized')
             outputs = [GraphWrapper.name_of(item) for item in model.fetches]
             save_inference_model(model.program, source, model.feeds, outputs, model.scope, feed=feeds[0])
-            found = quant_post_hpo(
+            search = partial(
+                quant_post_hpo,
                 None,
                 context.place,
                 source,
@@ -230,5 +233,10 @@ class PostTrainingQuantStrategy(Strategy):
                 weight_bits=self.weight_bits,
                 activation_bits=self.activation_bits,
             )
+            try:
+                found = search()
+            except CheckpointError as error:
+                _LOG.warning('%s: the search starts anew: %s', self.name, error)
+                found = search(resume=False)
             _LOG.info('%s: %s', self.name, found)  # while its files are there
             return found

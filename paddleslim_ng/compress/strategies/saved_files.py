@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,15 @@ from paddleslim_ng.quant.inference_part import inference_part
 from paddleslim_ng.quant.targets import TARGETS
 from paddleslim_ng.runtime import InferenceModel, data_inputs, save_inference_model
 
-__all__ = ['ModelPaths', 'evaluation_feeds', 'evaluation_model', 'first_feed', 'train_feeds', 'write_models']
+__all__ = [
+    'ModelPaths',
+    'evaluation_feeds',
+    'evaluation_model',
+    'first_feed',
+    'search_folder',
+    'train_feeds',
+    'write_models',
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,23 @@ class ModelPaths:
     int8: str | None = None
     mobile: str | None = None
     inference: str | None = None
+
+
+@contextmanager
+def search_folder(paths: ModelPaths) -> Iterator[Path]:
+    """Give a search a folder that outlasts its interruptions: beside the first file that will be written.
+
+    It is removed when the search is done; a temporary one serves where no file will be written.
+    """
+    first = next((path for path in astuple(paths) if path is not None), None)
+    if first is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    kept = Path(f'{first}.search')
+    kept.mkdir(parents=True, exist_ok=True)
+    yield kept
+    shutil.rmtree(kept)
 
 
 def evaluation_model(
