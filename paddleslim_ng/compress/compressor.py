@@ -224,7 +224,8 @@ class Compressor:
         if taken:
             raise ConfigError(f'there is a strategy {taken[0]!r} already')
         apply_settings(config.compressor, self)
-        self._settings.update(job_record(config))
+        record = job_record(config)
+        self._settings = {**record, 'plugins': {**self._settings.get('plugins', {}), **record['plugins']}}
         for strategy in strategies:
             self.add_strategy(strategy)
         return self

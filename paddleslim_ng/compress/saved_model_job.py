@@ -11,6 +11,7 @@ import paddle
 
 from paddleslim_ng.compress.compressor import Compressor
 from paddleslim_ng.compress.context import Context
+from paddleslim_ng.compress.evaluation import as_numbers
 from paddleslim_ng.compress.observer import Observer
 from paddleslim_ng.compress.optimizers import OptimizerLike
 from paddleslim_ng.compress.plugins import Distiller
@@ -164,7 +165,7 @@ class SavedModelJob:
             with matching_ir(model.program), paddle.static.scope_guard(model.scope):
                 said = self._function(Executor(self.place), model.program, list(model.feeds), list(model.fetches))
             table = said if isinstance(said, Mapping) else {METRIC: said}
-            found.update({str(name): _number(name, value) for name, value in table.items()})
+            found.update(as_numbers(table, 'eval_function'))
         if self._distance is not None:
             found[AGREEMENT] = 1.0 - self._distance(model)
         return found
@@ -200,17 +201,17 @@ class SavedModelJob:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells the data from others: the number of batches, and a digest of those that are compared."""
+        """Return what tells the data from others.
+
+        That is the number of batches, the seed of a reader that tells it, and a digest of what outputs are compared on.
+        """
         digest = hashlib.blake2b(digest_size=8)
         for feed in self.eval_batches:
             for name, array in feed.items():
                 digest.update(f'{name}|{array.shape}|'.encode())
                 digest.update(array.tobytes())
-        return {'batches': self.reader.length(), 'eval_data': digest.hexdigest() if self.eval_batches else None}
-
-
-def _number(name: Any, value: Any) -> float:
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in 'biuf':
-        raise DataError(f'eval_function returned {value!r} for {str(name)!r}, which is no number')
-    return float(array.reshape(()))
+        return {
+            'batches': self.reader.length(),
+            'seed': getattr(self.reader.source, 'seed', None),
+            'eval_data': digest.hexdigest() if self.eval_batches else None,
+        }

@@ -79,6 +79,11 @@ class BatchReader:
         self._sampler = _Sampler(len(dataset), batch_size, shuffle, seed, drop_last)
 
     @property
+    def seed(self) -> int:
+        """Seed of the orders."""
+        return self._sampler.seed
+
+    @property
     def epoch(self) -> int:
         """Number of the epoch that the next call starts; set it to resume a run."""
         return self._sampler.epoch

@@ -81,7 +81,9 @@ def test_a_job_that_was_interrupted(
     for name, path in (('given', models / 'grey'), ('compressed', out / 'model'), ('int8', out / 'int8')):
         assert found['models'][name]['top1_acc'] == pytest.approx((scores_of(path, kept).argmax(1) == labels).mean())
     assert found['models']['compressed']['flops'] < 0.6 * found['models']['given']['flops']
-    # Another configuration in the same folder.
+    # Another order of the data, and another configuration, in the same folder.
+    code, _, err = call(capsys, 'compress', *arguments, '--seed', 1)
+    assert code == 2 and 'seed is 0 there and 1 here' in err
     code, _, err = call(capsys, 'compress', '--config', models / 'short.yaml', models / 'grey', *data, '-o', out)
     assert code == 2 and "compressor.monitor is 'top1_acc' there and None here" in err
 
@@ -130,7 +132,6 @@ def test_what_is_learned_from_and_what_measures(models: Path) -> None:
         (['--config', 'ACT'], 2, "has a target_metric, and without --labels only 'agreement'"),
         (['--data', 'IMAGES'], 3, 'wants shape'),
         (['-o', 'LABELS'], 2, 'is a file'),
-        ([], 0, ''),
     ],
 )
 def test_refusals(
@@ -143,10 +144,14 @@ def test_refusals(
         'ACT': models / 'act.yaml',
     }
     given = [names.get(item, item) for item in arguments]
-    if not arguments:
-        given, code, message = ['--config', models / 'act.yaml', '--labels', models / 'labels.npy'], 2, 'name a MODEL'
-    model = [models / 'grey'] if arguments else []
     common = ['--config', models / 'short.yaml', '--data', models / 'digits.npy', '-o', tmp_path / 'out']
-    found, _, err = call(capsys, 'compress', *common, *given, *model)
+    found, _, err = call(capsys, 'compress', *common, *given, models / 'grey')
     assert (found, message in err) == (code, True), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_nothing_names(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ['--data', models / 'digits.npy', '--labels', models / 'labels.npy', '-o', tmp_path / 'out']
+    code, _, err = call(capsys, 'compress', '--config', models / 'act.yaml', *given)
+    assert code == 2 and 'name a MODEL' in err
     assert not list(tmp_path.iterdir())
