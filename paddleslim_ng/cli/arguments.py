@@ -12,6 +12,7 @@ from paddleslim_ng.cli import (
     quantize_arguments,
     sensitivity_arguments,
 )
+from paddleslim_ng.cli.shared_arguments import add_interpreter
 from paddleslim_ng.version import __version__
 
 __all__ = ['FORMATS', 'build_parser']
@@ -165,7 +166,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
         '--target', default='arm', help='the device whose Paddle Lite is asked for operators (default: arm)'
     )
     _shapes(parser)
-    _interpreter(parser)
+    add_interpreter(parser)
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +187,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         '--sparse', type=float, metavar='SHARE', help='share of zeros from which a 1x1 convolution is sparse (arm)'
     )
     lite.add_argument('--opt', metavar='PATH', help="another converter: the opt that fits the device's library")
-    _interpreter(lite)
+    add_interpreter(lite)
     onnx = parser.add_argument_group('for --to onnx')
     onnx.add_argument('--opset', type=int, metavar='N', help='version of the operator set (default: 13, or as needed)')
 
@@ -202,7 +203,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--predictors', type=int, default=3, metavar='N', help='fresh processes that must agree (default: 3)'
     )
-    _interpreter(parser)
+    add_interpreter(parser)
 
 
 def _measure(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +217,7 @@ def _measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, default=1, metavar='N', help='threads of each engine (default: 1)')
     parser.add_argument('--repeats', type=int, default=50, metavar='N', help='counted runs (default: 50)')
     parser.add_argument('--warmup', type=int, default=5, metavar='N', help='runs before these (default: 5)')
-    _interpreter(parser)
+    add_interpreter(parser)
 
 
 def _model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -245,7 +246,3 @@ def _shapes(parser: argparse.ArgumentParser) -> None:
         metavar='NAME=D,D,..',
         help='whole shape of a made-up input, where the model leaves more than the batch open; may be repeated',
     )
-
-
-def _interpreter(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument('--interpreter', metavar='PATH', help='a Python that has Paddle Lite (default: found)')

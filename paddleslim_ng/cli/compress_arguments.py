@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from paddleslim_ng.cli.shared_arguments import add_normalization, add_timing
+
 __all__ = ['ABOUT', 'LOSSES', 'add_arguments']
 
 LOSSES = ('l2', 'soft_label')
@@ -47,10 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         '--labels', metavar='FILE', help='labels of what is measured: LABELS.npy for arrays, LIST.txt for a folder'
     )
-    data.add_argument('--batch-size', type=int, default=32, metavar='N', help='samples in a batch (default: 32)')
+    data.add_argument(
+        '--batch-size',
+        type=int,
+        default=32,
+        metavar='N',
+        help='samples in a batch (default: 32); what fills none is left to other epochs',
+    )
     data.add_argument('--batches', type=int, metavar='N', help='batches to measure on (default: all)')
-    data.add_argument('--mean', type=_numbers, metavar='A,B,C', help="of each channel (default: ImageNet's; grey .5)")
-    data.add_argument('--std', type=_numbers, metavar='A,B,C', help='deviation of each channel')
+    add_normalization(data)
     learning = parser.add_argument_group('learning')
     learning.add_argument(
         '--loss',
@@ -64,9 +71,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--measure', action=argparse.BooleanOptionalAction, default=True, help='time it here, with a verdict (default)'
     )
     result.add_argument('--engines', metavar='A,B', help='for --measure: plain, onednn, bf16, int8, ... (default: all)')
-    result.add_argument('--repeats', type=int, metavar='N', help='counted runs for --measure (default: 50)')
-    result.add_argument('--interpreter', metavar='PATH', help='a Python that has Paddle Lite (default: found)')
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(',')]
+    add_timing(result)

@@ -15,6 +15,7 @@ from paddleslim_ng.cli.data_argument import (
     read_label_array,
     single_input,
 )
+from paddleslim_ng.cli.shared_arguments import add_normalization
 from paddleslim_ng.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -53,12 +54,7 @@ def add_data_arguments(parser: argparse._ActionsContainer, *, required: bool) ->
     parser.add_argument('--metric', choices=_METRICS, help='top1, or agreement (default: top1 where there are labels)')
     parser.add_argument('--batch-size', type=int, default=32, metavar='N', help='samples in a batch (default: 32)')
     parser.add_argument('--batches', type=int, metavar='N', help='batches to read (default: all)')
-    parser.add_argument('--mean', type=_numbers, metavar='A,B,C', help="of each channel (default: ImageNet's; grey .5)")
-    parser.add_argument('--std', type=_numbers, metavar='A,B,C', help='deviation of each channel')
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(',')]
+    add_normalization(parser)
 
 
 class EvaluationData(NamedTuple):

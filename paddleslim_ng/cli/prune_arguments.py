@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from paddleslim_ng.cli.evaluation_argument import ABOUT_DATA, add_data_arguments
+from paddleslim_ng.cli.shared_arguments import add_timing, numbers
 
 __all__ = ['ABOUT', 'add_arguments']
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     amount = parser.add_argument_group('how much leaves')
     given = amount.add_mutually_exclusive_group(required=True)
     given.add_argument('--ratio', type=float, metavar='R', help='share of the channels of every layer')
-    given.add_argument('--ratios', type=_numbers, metavar='R,S', help='shares, one for each entry of --params')
+    given.add_argument('--ratios', type=numbers, metavar='R,S', help='shares, one for each entry of --params')
     given.add_argument('--loss', type=float, metavar='L', help='relative loss that each layer may cost alone')
     given.add_argument('--flops', type=float, metavar='F', help='share of the FLOPs that is to leave')
     amount.add_argument(
@@ -62,12 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     proof.add_argument('--format', choices=['json', 'pdmodel'], help="of the result (default: the model's)")
     proof.add_argument('--report', metavar='FILE', help='the HTML report (default: PATH.html)')
     proof.add_argument('--measure', action='store_true', help='time it beside the model here, with a verdict')
-    proof.add_argument('--repeats', type=int, metavar='N', help='counted runs for --measure (default: 50)')
-    proof.add_argument('--interpreter', metavar='PATH', help='a Python that has Paddle Lite (default: found)')
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(',')]
+    add_timing(proof)
 
 
 def _texts(text: str) -> list[str]:

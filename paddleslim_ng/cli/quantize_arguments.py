@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from paddleslim_ng.cli.shared_arguments import add_normalization, add_timing
+
 __all__ = ['ABOUT', 'add_arguments']
 
 ABOUT = """\
@@ -39,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument('--data-free', action='store_true', help='calibrate on noise; the result is a rough guess')
     parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='images in a batch (default: 8)')
     parser.add_argument('--batches', type=int, metavar='N', help='batches to read (default: at most 32)')
-    parser.add_argument('--mean', type=_numbers, metavar='A,B,C', help="of each channel (default: ImageNet's; grey .5)")
-    parser.add_argument('--std', type=_numbers, metavar='A,B,C', help='deviation of each channel')
+    add_normalization(parser)
     parser.add_argument(
         '--algo', default='hist', help='abs_max, avg, hist (default), KL, mse, emd, min_max or ptf: which range is kept'
     )
@@ -65,9 +66,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     proof.add_argument('--to', choices=['lite'], help='convert it as well, to PATH.nb')
     proof.add_argument('--target', help='device for --to lite: arm (default), x86, ...')
     proof.add_argument('--measure', action='store_true', help='time it beside the float model here')
-    proof.add_argument('--repeats', type=int, metavar='N', help='counted runs for --measure (default: 50)')
-    proof.add_argument('--interpreter', metavar='PATH', help='a Python that has Paddle Lite (default: found)')
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(',')]
+    add_timing(proof)

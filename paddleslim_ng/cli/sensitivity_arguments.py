@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from paddleslim_ng.cli.evaluation_argument import ABOUT_DATA, add_data_arguments
+from paddleslim_ng.cli.shared_arguments import numbers
 
 __all__ = ['ABOUT', 'add_arguments']
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--params', type=_texts, metavar='A,B', help='regular expressions of whole names (default: all that can lose)'
     )
     parser.add_argument(
-        '--ratios', type=_numbers, default=_RATIOS, metavar='R,S', help='shares of the channels (default: 0.1 to 0.9)'
+        '--ratios', type=numbers, default=_RATIOS, metavar='R,S', help='shares of the channels (default: 0.1 to 0.9)'
     )
     parser.add_argument(
         '--criterion',
@@ -52,10 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument('--plot', metavar='FILE', help='draw the curves: .png, .svg, .pdf')
     shown.add_argument('--loss', type=float, metavar='L', help='also list the ratios at which a layer loses so much')
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(',')]
 
 
 def _texts(text: str) -> list[str]:

@@ -9,7 +9,6 @@ import paddle
 
 from paddleslim_ng.analysis import LayerCost, Report, ReportTable
 from paddleslim_ng.compress.auto_compressed import GIVEN, AutoCompressed, shown
-from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.version import __version__
 
 __all__ = ['report_of']
@@ -32,7 +31,7 @@ def report_of(
         strategies: by name; those that measured sensitivities have them.
     """
     sensitivities = [one.sensitivities for one in strategies.values() if getattr(one, 'sensitivities', None)]
-    tables = [*_metrics(made), *_epochs(made.result), *_changes(made.result), _files(made)]
+    tables = [*_metrics(made), *made.result.report_tables(), _files(made)]
     tables += [made.measured.report_table()] if made.measured is not None else []
     return Report(
         title,
@@ -55,22 +54,6 @@ def _metrics(made: AutoCompressed) -> list[ReportTable]:
     rows = [[label, *(shown(found.get(name)) for name in names)] for label, found in made.metrics.items()]
     text = 'Of every model, read back from its files.'
     return [ReportTable('Metrics', ['model', *names], rows, text)] if names else []
-
-
-def _epochs(result: CompressionResult) -> list[ReportTable]:
-    found = [(record, {**record.train, **record.metrics}) for record in result.records]
-    names = list(dict.fromkeys(name for _, values in found for name in values))
-    rows = [
-        [str(record.epoch), *(shown(values.get(name)) for name in names), f'{record.seconds:.1f}']
-        for record, values in found
-    ]
-    text = f'Training ended early: {result.stopped}.' if result.stopped else ''
-    return [ReportTable('Epochs', ['epoch', *names, 'seconds'], rows, text)] if rows else []
-
-
-def _changes(result: CompressionResult) -> list[ReportTable]:
-    rows = [[entry.strategy, str(entry.epoch_id)] for entry in result.journal]
-    return [ReportTable('Changes to the network', ['strategy', 'in epoch'], rows)] if rows else []
 
 
 def _files(made: AutoCompressed) -> ReportTable:

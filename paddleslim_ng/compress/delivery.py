@@ -14,13 +14,11 @@ from paddleslim_ng.analysis import LayerCost, ModelFigures, layer_costs, model_s
 from paddleslim_ng.compress.auto_compressed import COMPRESSED, GIVEN, AutoCompressed
 from paddleslim_ng.compress.auto_compressed_page import report_of
 from paddleslim_ng.compress.compressor import Compressor
-from paddleslim_ng.compress.rebuilding import is_quantized
 from paddleslim_ng.compress.result import CompressionResult
 from paddleslim_ng.compress.saved_model_job import SavedModelJob
 from paddleslim_ng.core import Executor
 from paddleslim_ng.deploy import ENGINES, Measurement, measure
 from paddleslim_ng.errors import ConfigError, GraphError, UnsupportedOpError, nearest_names
-from paddleslim_ng.quant import float_program
 from paddleslim_ng.runtime import load_inference_model, save_inference_model
 
 __all__ = ['MODEL', 'Timing', 'deliver']
@@ -72,8 +70,7 @@ def deliver(
     Raises:
         EquivalenceError: a file does not compute what was compressed.
     """
-    network = result.eval_program
-    bare = float_program(network) if is_quantized(network) else network
+    bare = result.float_program()
     model = save_inference_model(bare, folder / MODEL, job.inputs, job.outputs, result.scope, feed=job.example)
     written = {name: getattr(one, 'models', None) for name, one in compressor.strategies.items()}
     models = {name: dict(made) for name, made in written.items() if made}
