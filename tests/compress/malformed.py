@@ -51,7 +51,7 @@ FILES: dict[str, tuple[str, str]] = {
         + ''.join(f'{x}: &{x} [{", ".join([f"*{y}"] * 10)}]\n' for x, y in zip('bcdefg', 'abcdef')),
         'aliases make more than 100000 values',
     ),
-    'too deep': (f'version: {"[" * 1200}{"]" * 1200} #!\n', 'is nested too deeply'),
+    'too deep': (f'version: {"[" * 3000}{"]" * 3000} #!\n', 'is nested too deeply'),
     'no version': ('compressor: {epoch: 1} #!\n', 'version is missing: write version: 1.0'),
     'other version': ('version: 2.0 #!\ncompressor: {epoch: 1}\n', 'is 2.0, and this release reads 1.0'),
     'boolean version': ('version: true #!\ncompressor: {epoch: 1}\n', 'is true, and this release reads 1.0'),

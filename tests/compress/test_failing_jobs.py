@@ -59,7 +59,7 @@ CASES: dict[str, tuple[type[BaseException], str, dict[str, Any], Callable[[], li
         DataError, 'batch 1: OSError', {'train_reader': lambda: map(raising(OSError()), [0])}, strategies
     ),
     'interrupted': (
-        KeyboardInterrupt, '', {}, lambda: [*strategies(), Failing('on_epoch_begin', raising(KeyboardInterrupt()))]
+        KeyboardInterrupt, '^$', {}, lambda: [*strategies(), Failing('on_epoch_begin', raising(KeyboardInterrupt()))]
     ),
     'metric of 0': (
         DataError, 'gave 0 for the unpruned network', {'eval_func': {'nothing': _metric}},

@@ -126,7 +126,9 @@ def final_error(
     return distances[0], distances[1]
 
 
-@pytest.mark.parametrize(('case', 'loaded'), [('every kind', False), ('no bias', True), ('linear', False)])
+@pytest.mark.parametrize(
+    ('case', 'loaded'), [('every kind', False), ('no bias', False), ('no bias', True), ('linear', False)]
+)
 def test_the_outputs_of_the_program(case: str, loaded: bool, tmp_path: Path) -> None:
     body, shape, _ = BODIES[case]
     model, spec, feeds = case_of(nets.build(body, shape), folder=tmp_path if loaded else None)
